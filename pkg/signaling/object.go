@@ -1,0 +1,67 @@
+package signaling
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"unicode/utf8"
+)
+
+// object is a JSON object whose fields are looked up by their exact name.
+// encoding/json's structs would take "KIND" for "kind", JavaScript does not.
+type object map[string]json.RawMessage
+
+var (
+	errNotObject = errors.New("is not a JSON object")
+	errMissing   = errors.New("is missing")
+	errWrongType = errors.New("has the wrong type or range")
+)
+
+// parseObject reads one JSON object in UTF-8 with nothing behind it.
+func parseObject(b []byte) (object, error) {
+	if !utf8.Valid(b) {
+		return nil, errors.New("is not UTF-8")
+	}
+	var o object
+	if err := json.Unmarshal(b, &o); err != nil || o == nil {
+		return nil, errNotObject
+	}
+	return o, nil
+}
+
+// has tells whether the field is there and not null.
+func (o object) has(name string) bool {
+	raw, ok := o[name]
+	return ok && !bytes.Equal(raw, []byte("null"))
+}
+
+// required reads a field that must be there. v must not be a struct.
+func (o object) required(name string, v any) error {
+	if !o.has(name) {
+		return errMissing
+	}
+	return o.optional(name, v)
+}
+
+// optional reads a field that may be absent or null; then v stays as it is.
+func (o object) optional(name string, v any) error {
+	if !o.has(name) {
+		return nil
+	}
+	if json.Unmarshal(o[name], v) != nil {
+		return errWrongType
+	}
+	return nil
+}
+
+// marshalJSON is json.Marshal without the HTML escapes, which would only
+// make SDP longer.
+func marshalJSON(v any) ([]byte, error) {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
+}
