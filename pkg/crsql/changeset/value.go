@@ -73,4 +73,15 @@ func (v Value) Float64() float64 {
 func (v Value) Bytes() []byte { return v.data }
 
 // Size returns the length of v in packed form, in bytes.
-func (v Value) Size() int { return len(AppendValue(nil, Value{kind: v.kind, num: v.num})) + len(v.data) }
+func (v Value) Size() int {
+	switch v.Kind() {
+	case KindInteger:
+		return 1 + uintBytes(v.num)
+	case KindReal:
+		return 1 + 8
+	case KindText, KindBlob:
+		return 1 + uintBytes(uint64(len(v.data))) + len(v.data)
+	default:
+		return 1
+	}
+}
