@@ -122,6 +122,15 @@ var (
 
 // MarshalMessage returns the JSON of m, "type" first.
 func MarshalMessage(m Message) ([]byte, error) {
+	if j, ok := m.(Joined); ok { // lists are lists on the wire, never null
+		if j.Members == nil {
+			j.Members = []Member{}
+		}
+		if j.ICEServers == nil {
+			j.ICEServers = []ICEServer{}
+		}
+		m = j
+	}
 	body, err := marshalJSON(m)
 	if err != nil {
 		return nil, fmt.Errorf("signaling: message %s: %w", m.messageType(), err)
