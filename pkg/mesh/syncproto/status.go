@@ -1,0 +1,77 @@
+package syncproto
+
+// EventKind says what happened.
+type EventKind uint8
+
+// The kinds of events.
+const (
+	EventLive          EventKind = iota + 1 // both hellos are through
+	EventCaughtUp                           // the first walk of the other side is complete, and taken
+	EventServed                             // our first walk for the other side is complete, and reported as applied
+	EventSchemaDiffers                      // the schema hashes differ
+	EventTooLarge                           // a change is larger than the other side accepts and was left out: Table, CID, Size
+	EventStaleCopy                          // the other side has seen Version of our site, which we do not have
+	EventVectorFull                         // a claim for a new site was dropped: the vector has MaxVectorSites
+	EventParked                             // Count changes could not be applied and were put aside
+	EventRemoteError                        // the other side reported Err
+)
+
+// Event is something worth a log line. Fields beyond Kind, Link and Remote are set where the kind says so.
+type Event struct {
+	Kind    EventKind
+	Link    LinkID
+	Remote  SiteID
+	Version int64
+	Count   int64
+	Size    int
+	Table   string
+	CID     string
+	Err     *Error
+}
+
+// Status is a picture of the core. The caller owns it, save the vectors, which it must not change.
+type Status struct {
+	Site    SiteID
+	Writer  bool
+	Own     int64 // highest own version
+	Newest  int64 // highest local version
+	Vector  Vector
+	Synced  bool
+	Feeder  LinkID       // the link that we catch up from; 0: none
+	Links   []LinkStatus // by ascending id
+	Applied Counters     // since the core was made
+}
+
+// Counters count what was applied.
+type Counters struct {
+	Messages  int64 // changes messages
+	Groups    int64
+	Changes   int64 // changes received
+	Changed   int64 // rows changed by them
+	Redundant int64 // changes of groups that had no effect
+	Parked    int64 // changes put aside
+	TooLarge  int64 // changes that were not sent for their size
+}
+
+// LinkStatus is a picture of one link.
+type LinkStatus struct {
+	Link   LinkID
+	Remote SiteID
+	Live   bool // both hellos are through
+	Writer bool // the other side proved the writer role
+	Schema bool // the schema hashes are equal
+
+	CatchingUp bool  // our first catch-up from it is not complete
+	Received   int64 // changes received from it
+	Remaining  int64 // about how many more are to come in its walk
+	Queued     int   // its messages that wait to be applied
+	Waiting    int   // its claims that wait for their deps
+
+	Serving  bool  // we have entries for it that are not sent, or not reported as applied
+	Sent     int64 // changes sent to it
+	Unsent   int64 // about how many more our walk has
+	Held     int   // entries held back from it
+	InFlight int   // messages not reported as applied
+	Behind   int   // sites of which it covers less than we do
+	Ahead    int   // sites of which it covers more than we do
+}
