@@ -1,0 +1,102 @@
+# Every task of crmesh, the same on a laptop and in CI. Plain tools only: Go 1.26, Node 20, a C compiler, Chromium.
+#
+#   make build    bin/signal and bin/peer, with the page inside
+#   make run      a signaling server and one replica with the sample database; prints an invite link (Ctrl-C stops)
+#   make test     everything: lint, Go tests with the race detector, TypeScript tests, real Chromium
+#   make race     the Go tests alone, with the race detector
+#   make fuzz     every fuzz target for FUZZTIME (20s) each
+#   make sim      the simulations with SEEDS (20000) seeds
+#   make bench    the benchmarks, beside a bare data channel
+#   make lint     gofmt, go vet, staticcheck, biome, tsc
+#   make web      the page into web/dist
+#   make fmt      format Go and TypeScript
+#   make sample   the sample database as SQL into .cache/sample
+#   make clean    remove what was built, and the room of `make run`; web/node_modules stays
+#
+# Prerequisites are files: a target that is up to date costs nothing.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := build
+
+FUZZTIME ?= 20s
+SEEDS ?= 20000
+
+# Assets and test data count as sources: Go embeds or reads them.
+GO_FILES := go.mod go.sum $(shell find cmd pkg web/embed.go examples -name '*.go' -not -name '*_test.go' 2>/dev/null)
+WEB_FILES := web/index.html web/package.json web/tsconfig.json web/vite.config.ts \
+	$(shell find web/src web/public -type f 2>/dev/null)
+MODULES := web/node_modules/.package-lock.json
+PAGE := web/dist/index.html
+SAMPLE := .cache/sample/counts.json
+
+.PHONY: help build run test race fuzz sim bench lint lint-go lint-web test-web web fmt sample clean
+
+help:
+	@sed -n '2,/^$$/{/^#/!q;s/^# \{0,1\}//p}' Makefile
+
+build: bin/signal bin/peer
+
+run: build $(SAMPLE)
+	@exec .make/run
+
+# The browser tests drive bin/signal and bin/peer, so both are built first.
+test: lint race test-web
+
+race: $(PAGE) $(SAMPLE)
+	go test -race ./...
+
+test-web: build $(SAMPLE)
+	cd web && npx --no-install vitest run
+
+fuzz: $(PAGE)
+	for pkg in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$target"; \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
+	  done; \
+	done
+
+sim:
+	go test -count=1 -timeout 60m -v -run 'Sim' ./pkg/mesh/meshtest -seeds $(SEEDS)
+
+bench: build $(SAMPLE)
+	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
+
+lint: lint-go lint-web
+
+lint-go: $(PAGE)
+	@unformatted=$$(find cmd pkg examples web/embed.go -name '*.go' 2>/dev/null | xargs gofmt -l); \
+	if [ -n "$$unformatted" ]; then echo "gofmt: run 'make fmt' for: $$unformatted" >&2; exit 1; fi
+	go vet ./...
+	go tool staticcheck ./...
+
+lint-web: $(MODULES)
+	cd web && npx --no-install biome check .
+	cd web && npx --no-install tsc --noEmit
+
+web: $(PAGE)
+
+fmt: $(MODULES)
+	find cmd pkg examples web/embed.go -name '*.go' 2>/dev/null | xargs gofmt -w
+	cd web && npx --no-install biome check --write .
+
+sample: $(SAMPLE)
+
+clean:
+	rm -rf bin .cache web/dist web/test-results
+
+$(MODULES): web/package-lock.json web/package.json
+	cd web && npm ci --no-audit --no-fund
+	@touch $@
+
+$(PAGE): $(MODULES) $(WEB_FILES)
+	cd web && npm run --silent build
+	@touch $@
+
+$(SAMPLE): $(MODULES) web/sample/build.mjs web/sample/sql.mjs
+	cd web && node sample/build.mjs ../.cache/sample
+
+bin/signal bin/peer: bin/%: $(GO_FILES) $(PAGE)
+	go build -o $@ ./cmd/$*
