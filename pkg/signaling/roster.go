@@ -3,6 +3,7 @@ package signaling
 import (
 	"crypto/subtle"
 	"errors"
+	"iter"
 	"slices"
 	"time"
 )
@@ -85,8 +86,13 @@ func (r *Roster) others(but PeerID) []Member {
 			list = append(list, Member{Peer: peer, Meta: s.meta})
 		}
 	}
-	slices.SortFunc(list, func(a, b Member) int { return a.Peer.Compare(b.Peer) })
+	SortMembers(list)
 	return list
+}
+
+// SortMembers puts members in order of id.
+func SortMembers(list []Member) {
+	slices.SortFunc(list, func(a, b Member) int { return a.Peer.Compare(b.Peer) })
 }
 
 // Leave ends the membership behind conn at once. ok is false if there is none.
@@ -136,6 +142,18 @@ func (r *Roster) Conn(peer PeerID) (conn ConnID, ok bool) {
 		return 0, false
 	}
 	return s.conn, true
+}
+
+// Conns yields the members that are connected, in no order. Disconnect may be
+// called meanwhile.
+func (r *Roster) Conns() iter.Seq2[PeerID, ConnID] {
+	return func(yield func(PeerID, ConnID) bool) {
+		for peer, s := range r.members {
+			if s.conn != 0 && !yield(peer, s.conn) {
+				return
+			}
+		}
+	}
 }
 
 // Peer returns the member behind a connection.

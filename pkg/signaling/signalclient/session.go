@@ -1,0 +1,279 @@
+package signalclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/crmesh/crmesh/pkg/signaling"
+)
+
+var (
+	errRenew  = errors.New("the ICE credentials expire soon")
+	errSilent = errors.New("the signaling server does not answer; it may be down or the network may have changed")
+)
+
+// httpError is an answer to the WebSocket handshake other than yes.
+type httpError struct {
+	status     int
+	retryAfter time.Duration
+}
+
+func (e *httpError) Error() string {
+	switch e.status {
+	case http.StatusNotFound:
+		return "there is no signaling server at this address (HTTP 404); check the address"
+	case http.StatusForbidden:
+		return "the signaling server does not take connections from this origin (HTTP 403)"
+	}
+	return fmt.Sprintf("the signaling server refused the connection (HTTP %d)", e.status)
+}
+
+// leaveTimeout bounds the goodbye of Close.
+const leaveTimeout = time.Second
+
+// session is one connection to a server.
+type session struct {
+	c          *Client
+	url        string
+	ws         *websocket.Conn
+	heard      chan struct{} // signals that a frame came
+	delivering atomic.Bool   // the reader waits for the user, not for the server
+}
+
+// session connects, joins and serves the connection until it is lost. joined
+// tells whether the server took us in.
+func (c *Client) session(url string) (joined bool, err error) {
+	ws, err := c.dial(url)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = ws.CloseNow() }()
+	ws.SetReadLimit(signaling.MaxServerFrame)
+	s := &session{c: c, url: url, ws: ws, heard: make(chan struct{}, 1)}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	answer, err := s.join()
+	if err != nil {
+		return false, err
+	}
+	expires := c.joinedAs(answer)
+	c.drainOut()
+	c.connected.Store(true)
+	defer c.connected.Store(false)
+	c.cfg.Logger.Info("joined", "url", url, "members", len(answer.Members), "resumed", answer.Resumed)
+	if !c.emit(Joined{URL: url, Members: answer.Members, ICEServers: answer.ICEServers, Expires: expires, Resumed: answer.Resumed}) {
+		return true, c.ctx.Err()
+	}
+	lost := make(chan error, 1)
+	go func() { lost <- s.read(ctx) }() // waited for below
+	err = s.write(lost, answer.TTL)
+	c.connected.Store(false)
+	if c.ctx.Err() != nil {
+		s.leave()
+	}
+	cancel()
+	if err == nil { // the reader was first and has given the reason
+		return true, <-lost
+	}
+	<-lost
+	return true, err
+}
+
+func (c *Client) dial(url string) (*websocket.Conn, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.DialTimeout)
+	defer cancel()
+	ws, response, err := websocket.Dial(ctx, url, &websocket.DialOptions{
+		HTTPClient:      c.cfg.HTTPClient,
+		Subprotocols:    []string{signaling.Subprotocol},
+		CompressionMode: websocket.CompressionDisabled,
+	})
+	if err != nil {
+		if response != nil && response.StatusCode != http.StatusSwitchingProtocols {
+			after, _ := strconv.Atoi(response.Header.Get("Retry-After")) // absent or a date: 0
+			return nil, &httpError{status: response.StatusCode, retryAfter: time.Duration(max(after, 0)) * time.Second}
+		}
+		return nil, fmt.Errorf("the signaling server cannot be reached: %w", err)
+	}
+	if ws.Subprotocol() != signaling.Subprotocol {
+		_ = ws.CloseNow()
+		return nil, errors.New("this address answers WebSockets, but not " + signaling.Subprotocol + "; it is not a crmesh server, or of another version")
+	}
+	return ws, nil
+}
+
+// join sends the join and waits for its answer.
+func (s *session) join() (signaling.Joined, error) {
+	ctx, cancel := context.WithTimeout(s.c.ctx, s.c.cfg.DialTimeout)
+	defer cancel()
+	cfg := &s.c.cfg
+	s.c.mu.Lock()
+	join := signaling.Join{Room: cfg.Keys.Room, Peer: cfg.Peer, Token: s.c.token, Meta: cfg.Meta}
+	s.c.mu.Unlock()
+	if err := s.send(ctx, join); err != nil {
+		return signaling.Joined{}, err
+	}
+	for {
+		m, err := s.receive(ctx)
+		if err != nil {
+			return signaling.Joined{}, err
+		}
+		if joined, ok := m.(signaling.Joined); ok {
+			if joined.Peer != cfg.Peer {
+				return signaling.Joined{}, errors.New("the signaling server answered for another peer")
+			}
+			return joined, nil
+		}
+	}
+}
+
+// read delivers messages until the connection is lost or ctx is done.
+func (s *session) read(ctx context.Context) error {
+	for {
+		m, err := s.receive(ctx)
+		if err != nil {
+			return err
+		}
+		select {
+		case s.heard <- struct{}{}:
+		default:
+		}
+		event := s.c.take(m)
+		if event == nil {
+			continue
+		}
+		s.delivering.Store(true)
+		ok := s.deliver(ctx, event)
+		s.delivering.Store(false)
+		if !ok {
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *session) deliver(ctx context.Context, e Event) bool {
+	select {
+	case s.c.events <- e:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// write sends what is queued, pings, and gives absent members up. It returns
+// nil when the reader has lost the connection (lost then holds why).
+func (s *session) write(lost chan error, ttl int) error {
+	cfg := &s.c.cfg
+	ping := time.NewTicker(cfg.PingInterval)
+	defer ping.Stop()
+	pong := time.NewTimer(cfg.PongTimeout)
+	pong.Stop()
+	defer pong.Stop()
+	absent := time.NewTimer(cfg.AbsentGrace)
+	defer absent.Stop()
+	renew := newRenewal(ttl)
+	defer renew.Stop()
+	for {
+		var err error
+		select {
+		case <-s.c.ctx.Done():
+			return s.c.ctx.Err()
+		case err := <-lost:
+			lost <- err
+			return nil
+		case frame := <-s.c.out:
+			err = s.sendFrame(frame)
+		case <-ping.C:
+			pong.Reset(cfg.PongTimeout)
+			err = s.send(s.c.ctx, signaling.Ping{})
+		case <-s.heard:
+			pong.Stop()
+		case <-pong.C:
+			if !s.delivering.Load() {
+				return errSilent
+			}
+		case <-absent.C:
+			for _, peer := range s.c.forgetAbsent() {
+				if !s.c.emit(MemberLeft{Peer: peer}) {
+					return s.c.ctx.Err()
+				}
+			}
+		case <-renew.C:
+			return errRenew
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// newRenewal fires when three quarters of the life of the credentials are
+// over; never if they live for ever.
+func newRenewal(ttl int) *time.Timer {
+	const soonest = time.Second
+	t := time.NewTimer(max(time.Duration(ttl)*time.Second*3/4, soonest))
+	if ttl == 0 {
+		t.Stop()
+	}
+	return t
+}
+
+// receive returns the next message that this version knows.
+func (s *session) receive(ctx context.Context) (signaling.Message, error) {
+	for {
+		_, frame, err := s.ws.Read(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("the connection to the signaling server is lost: %w", err)
+		}
+		m, err := signaling.ParseServerMessage(frame)
+		switch {
+		case errors.Is(err, signaling.ErrUnknownType):
+			continue
+		case err != nil:
+			return nil, fmt.Errorf("the signaling server sent what is no message: %w", err)
+		}
+		if e, ok := m.(signaling.Error); ok && e.Code != signaling.CodeUnreachable {
+			return nil, e
+		}
+		return m, nil
+	}
+}
+
+func (s *session) send(ctx context.Context, m signaling.Message) error {
+	frame, err := signaling.MarshalMessage(m)
+	if err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return s.sendFrame(frame)
+}
+
+// sendFrame writes a frame; a server that takes none for PongTimeout is dead.
+func (s *session) sendFrame(frame []byte) error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.c.cfg.PongTimeout)
+	defer cancel()
+	if err := s.ws.Write(ctx, websocket.MessageText, frame); err != nil {
+		return fmt.Errorf("the connection to the signaling server is lost: %w", err)
+	}
+	return nil
+}
+
+// leave says goodbye, so that the others need not wait for the grace time. The
+// reader sees the close that follows.
+func (s *session) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	frame, err := signaling.MarshalMessage(signaling.Leave{})
+	if err == nil {
+		_ = s.ws.Write(ctx, websocket.MessageText, frame) // the grace time does it, too
+	}
+}
