@@ -1,0 +1,114 @@
+// Frames: how messages travel on a data channel.
+
+import { CodeTooLarge, malformed, ProtocolError } from "./errors.ts";
+
+/** Bytes of a frame that is sent, the type byte included. */
+export const MaxFrame = 16384;
+/** Bytes of a frame that is accepted. */
+export const MaxFrameAccepted = 65536;
+
+// A frame's type byte.
+
+/** A part of a message; more follow. */
+export const FramePart = 0;
+/** The last part of a message. */
+export const FrameLast = 1;
+/** 8 bytes to be sent back. */
+export const FramePing = 2;
+/** The 8 bytes of a ping. */
+export const FramePong = 3;
+
+const tokenLen = 8;
+
+/** A frame with as much of `message` behind `offset` as fits, and where the next one starts. */
+export interface CutFrame {
+  readonly frame: Uint8Array<ArrayBuffer>;
+  /** undefined once the frame was the last. */
+  readonly next: number | undefined;
+}
+
+/** Cuts the frame of `message` that starts at `offset`. The message is not empty. */
+export function cutFrame(message: Uint8Array, offset: number): CutFrame {
+  const end = Math.min(offset + MaxFrame - 1, message.length);
+  const last = end === message.length;
+  const frame = new Uint8Array(1 + end - offset);
+  frame[0] = last ? FrameLast : FramePart;
+  frame.set(message.subarray(offset, end), 1);
+  return { frame, next: last ? undefined : end };
+}
+
+/** A ping frame. `token` is an unsigned 64-bit number. */
+export function pingFrame(token: bigint): Uint8Array<ArrayBuffer> {
+  return tokenFrame(FramePing, token);
+}
+
+/** The answer to a ping. */
+export function pongFrame(token: bigint): Uint8Array<ArrayBuffer> {
+  return tokenFrame(FramePong, token);
+}
+
+function tokenFrame(kind: number, token: bigint): Uint8Array<ArrayBuffer> {
+  const frame = new Uint8Array(1 + tokenLen);
+  frame[0] = kind;
+  new DataView(frame.buffer).setBigUint64(1, token);
+  return frame;
+}
+
+/** What an Assembler made of one frame. */
+export type Frame =
+  | { readonly kind: typeof FramePart }
+  | { readonly kind: typeof FrameLast; readonly message: Uint8Array<ArrayBuffer> }
+  | { readonly kind: typeof FramePing | typeof FramePong; readonly token: bigint };
+
+/** Puts the messages of one link together from its frames. */
+export class Assembler {
+  readonly #max: number;
+  #parts: Uint8Array[] = [];
+  #length = 0;
+
+  /** `maxMessage`: bytes of a message that is still accepted. */
+  constructor(maxMessage: number) {
+    this.#max = maxMessage;
+  }
+
+  /**
+   * Takes the next frame, and owns it from now on. Throws a ProtocolError; afterwards the link is of no more use.
+   */
+  frame(b: Uint8Array): Frame {
+    if (b.length > MaxFrameAccepted) {
+      throw new ProtocolError(CodeTooLarge, `a frame is longer than ${MaxFrameAccepted} bytes`);
+    }
+    if (b.length < 2) throw malformed("a frame has no payload");
+    const kind = b[0];
+    const payload = b.subarray(1);
+    switch (kind) {
+      case FramePing:
+      case FramePong: {
+        if (payload.length !== tokenLen) throw malformed("a ping or pong does not carry 8 bytes");
+        return { kind, token: new DataView(payload.buffer, payload.byteOffset).getBigUint64(0) };
+      }
+      case FramePart:
+      case FrameLast:
+        if (payload.length > this.#max - this.#length) {
+          throw new ProtocolError(CodeTooLarge, "a message is longer than this peer accepts");
+        }
+        this.#parts.push(payload);
+        this.#length += payload.length;
+        return kind === FramePart ? { kind } : { kind, message: this.#take() };
+      default:
+        throw malformed(`a frame has the unknown type ${kind}`);
+    }
+  }
+
+  #take(): Uint8Array<ArrayBuffer> {
+    const message = new Uint8Array(this.#length);
+    let at = 0;
+    for (const part of this.#parts) {
+      message.set(part, at);
+      at += part.length;
+    }
+    this.#parts = [];
+    this.#length = 0;
+    return message;
+  }
+}
