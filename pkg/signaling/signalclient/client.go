@@ -116,6 +116,7 @@ func (c *Client) Send(to signaling.PeerID, d signaling.Description) error {
 func (c *Client) Close() {
 	c.cancel()
 	c.done.Wait()
+	c.cfg.HTTPClient.CloseIdleConnections()
 }
 
 // run joins again and again until Close. It owns every goroutine of the client.

@@ -41,13 +41,19 @@ type Config struct {
 	AbsentGrace time.Duration
 
 	// HTTPClient dials; nil: a client of its own with the environment's proxy.
+	// Close closes its idle connections.
 	HTTPClient *http.Client
 	// Logger may be nil: nothing is logged.
 	Logger *slog.Logger
 }
 
-// MaxURLs bounds Config.URLs.
-const MaxURLs = 16
+const (
+	// MaxURLs bounds Config.URLs.
+	MaxURLs = 16
+	// MaxMembers bounds the member list; a server that names more is not
+	// believed.
+	MaxMembers = 4096
+)
 
 // check fills in defaults and returns all that is wrong.
 func (c *Config) check() error {
@@ -94,6 +100,9 @@ func (c *Config) check() error {
 			errs = append(errs, err)
 		}
 		c.Peer = peer
+	}
+	if c.HTTPClient == nil {
+		c.HTTPClient = &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment}}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

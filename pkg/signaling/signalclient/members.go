@@ -1,6 +1,7 @@
 package signalclient
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -18,6 +19,9 @@ func (c *Client) joinedAs(m signaling.Joined) (expires time.Time) {
 		c.absent[peer] = struct{}{}
 	}
 	for _, member := range m.Members {
+		if len(c.members) >= MaxMembers {
+			break
+		}
 		c.members[member.Peer] = member.Meta
 		delete(c.absent, member.Peer)
 	}
@@ -48,6 +52,9 @@ func (c *Client) take(m signaling.Message) Event {
 	defer c.mu.Unlock()
 	switch m := m.(type) {
 	case signaling.MemberJoined:
+		if _, known := c.members[m.Peer]; !known && len(c.members) >= MaxMembers {
+			return nil
+		}
 		delete(c.absent, m.Peer)
 		c.members[m.Peer] = m.Meta
 		return MemberJoined{Member: m.Member}
@@ -57,6 +64,9 @@ func (c *Client) take(m signaling.Message) Event {
 		return MemberLeft{Peer: m.Peer}
 	case signaling.SignalFrom:
 		d, err := c.cfg.Keys.OpenDescription(m.From, c.cfg.Peer, m.Sealed)
+		if errors.Is(err, signaling.ErrUnknownKind) {
+			return nil
+		}
 		if err != nil {
 			c.dropped.Add(1)
 			c.cfg.Logger.Debug("envelope dropped", "from", m.From, "error", err)

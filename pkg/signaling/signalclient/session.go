@@ -77,7 +77,7 @@ func (c *Client) session(url string) (joined bool, err error) {
 	err = s.write(lost, answer.TTL)
 	c.connected.Store(false)
 	if c.ctx.Err() != nil {
-		s.leave()
+		s.leave(lost)
 	}
 	cancel()
 	if err == nil { // the reader was first and has given the reason
@@ -158,9 +158,13 @@ func (s *session) read(ctx context.Context) error {
 	}
 }
 
+// deliver hands an event to the user. While the client is being closed it only
+// drops it, for then the reader waits for the end of the connection.
 func (s *session) deliver(ctx context.Context, e Event) bool {
 	select {
 	case s.c.events <- e:
+		return true
+	case <-s.c.ctx.Done():
 		return true
 	case <-ctx.Done():
 		return false
@@ -267,13 +271,18 @@ func (s *session) sendFrame(frame []byte) error {
 	return nil
 }
 
-// leave says goodbye, so that the others need not wait for the grace time. The
-// reader sees the close that follows.
-func (s *session) leave() {
+// leave says goodbye, so that the others need not wait for the grace time, and
+// waits for the server to close: to close first could overtake the goodbye.
+func (s *session) leave(lost chan error) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
 	frame, err := signaling.MarshalMessage(signaling.Leave{})
-	if err == nil {
-		_ = s.ws.Write(ctx, websocket.MessageText, frame) // the grace time does it, too
+	if err != nil || s.ws.Write(ctx, websocket.MessageText, frame) != nil {
+		return // the grace time does it, too
+	}
+	select {
+	case err := <-lost:
+		lost <- err
+	case <-ctx.Done():
 	}
 }
