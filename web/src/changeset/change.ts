@@ -39,7 +39,7 @@ export interface Change {
   /** Causal length of the row: odd alive, even deleted. */
   readonly cl: bigint;
   /** Order within its transaction at the origin, from 0. */
-  readonly seq: number;
+  readonly seq: bigint;
 }
 
 /** The lower-case hex of `bytes`. */

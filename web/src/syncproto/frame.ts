@@ -1,5 +1,6 @@
 // Frames: how messages travel on a data channel.
 
+import { ByteWriter } from "../changeset/writer.ts";
 import { CodeTooLarge, malformed, ProtocolError } from "./errors.ts";
 
 /** Bytes of a frame that is sent, the type byte included. */
@@ -63,17 +64,14 @@ export type Frame =
 /** Puts the messages of one link together from its frames. */
 export class Assembler {
   readonly #max: number;
-  #parts: Uint8Array[] = [];
-  #length = 0;
+  #parts = new ByteWriter();
 
   /** `maxMessage`: bytes of a message that is still accepted. */
   constructor(maxMessage: number) {
     this.#max = maxMessage;
   }
 
-  /**
-   * Takes the next frame, and owns it from now on. Throws a ProtocolError; afterwards the link is of no more use.
-   */
+  /** Takes the next frame; it copies what it keeps. Throws a ProtocolError; afterwards the link is of no more use. */
   frame(b: Uint8Array): Frame {
     if (b.length > MaxFrameAccepted) {
       throw new ProtocolError(CodeTooLarge, `a frame is longer than ${MaxFrameAccepted} bytes`);
@@ -88,27 +86,18 @@ export class Assembler {
         return { kind, token: new DataView(payload.buffer, payload.byteOffset).getBigUint64(0) };
       }
       case FramePart:
-      case FrameLast:
-        if (payload.length > this.#max - this.#length) {
+      case FrameLast: {
+        if (payload.length > this.#max - this.#parts.length) {
           throw new ProtocolError(CodeTooLarge, "a message is longer than this peer accepts");
         }
-        this.#parts.push(payload);
-        this.#length += payload.length;
-        return kind === FramePart ? { kind } : { kind, message: this.#take() };
+        this.#parts.bytes(payload);
+        if (kind === FramePart) return { kind };
+        const message = this.#parts.take();
+        this.#parts = new ByteWriter();
+        return { kind, message };
+      }
       default:
         throw malformed(`a frame has the unknown type ${kind}`);
     }
-  }
-
-  #take(): Uint8Array<ArrayBuffer> {
-    const message = new Uint8Array(this.#length);
-    let at = 0;
-    for (const part of this.#parts) {
-      message.set(part, at);
-      at += part.length;
-    }
-    this.#parts = [];
-    this.#length = 0;
-    return message;
   }
 }

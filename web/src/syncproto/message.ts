@@ -46,7 +46,7 @@ export const SoftChanges = 4096;
 export const TypeHello = 1;
 export const TypeChanges = 2;
 export const TypeHave = 3;
-export const TypeError = 4;
+export const TypeErrorMessage = 4;
 export const TypeBye = 5;
 export const TypeSchema = 6;
 
@@ -111,7 +111,7 @@ export interface Have {
 
 /** Says what was wrong. The sender closes the connection afterwards. */
 export interface ErrorMessage {
-  readonly type: typeof TypeError;
+  readonly type: typeof TypeErrorMessage;
   readonly code: number;
   readonly sentence: string;
 }

@@ -59,16 +59,16 @@ export function since(v: Vector, o: Vector): Vector {
  */
 export interface Position {
   readonly l: number;
-  readonly seq: number;
+  readonly seq: bigint;
 }
 
 /** The `seq` of a Position at the end of an entry. */
-export const EntryEnd = Number.POSITIVE_INFINITY;
+export const EntryEnd = 2n ** 63n - 1n;
 
-/** Orders positions: negative if `a` is before `b`, 0 if they are equal, positive if it is behind. */
-export function comparePositions(a: Position, b: Position): number {
-  if (a.l !== b.l) return a.l - b.l;
-  return a.seq === b.seq ? 0 : a.seq - b.seq; // the difference of two EntryEnd is NaN
+/** Orders positions: -1 if `a` is before `b`, 0 if they are equal, 1 if it is behind. */
+export function comparePositions(a: Position, b: Position): -1 | 0 | 1 {
+  if (a.l !== b.l) return a.l < b.l ? -1 : 1;
+  return a.seq < b.seq ? -1 : a.seq > b.seq ? 1 : 0;
 }
 
 /** The last local version that lies before `p` as a whole. */

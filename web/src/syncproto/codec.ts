@@ -1,0 +1,330 @@
+// Messages as bytes, and back.
+
+import type { Change } from "../changeset/change.ts";
+import { appendValue } from "../changeset/pack.ts";
+import { compareBytes } from "../changeset/value.ts";
+import { ByteWriter } from "../changeset/writer.ts";
+import { CodeTooLarge, CodeVersion, malformed, ProtocolError, truncate } from "./errors.ts";
+import {
+  type Bye,
+  type Changes,
+  type ErrorMessage,
+  type Group,
+  type Have,
+  type Hello,
+  MaxChanges,
+  MaxGroups,
+  MaxMessage,
+  MaxName,
+  MaxSchemaSQL,
+  MaxSchemaTables,
+  MaxSentence,
+  type Message,
+  MinMaxMessage,
+  ProofLen,
+  Protocol,
+  type Schema,
+  SchemaHashLen,
+  type TableSchema,
+  TypeBye,
+  TypeChanges,
+  TypeErrorMessage,
+  TypeHave,
+  TypeHello,
+  TypeSchema,
+} from "./message.ts";
+import {
+  appendBytes,
+  appendSite,
+  appendSites,
+  appendString,
+  appendUvarint,
+  appendVector,
+  Parser,
+  Refs,
+} from "./wire.ts";
+
+// Flag bits. All others are zero.
+const flagWriter = 1; // hello
+const flagFeed = 2;
+const flagBusy = 4;
+const flagClaims = 1; // changes
+const flagHaveFeed = 1; // have
+const flagHaveBusy = 2;
+const flagHaveNeighbours = 4;
+
+// The fewest bytes of what a message counts.
+const minGroup = 4; // origin, version, rows, and a row
+const minRow = 3;
+const minCell = 6;
+const minTable = 4;
+
+const maxErrorCode = 65535;
+
+/**
+ * The message that `b` holds, which marshals to `b` again. Keys and values share the memory of `b`, which belongs to
+ * the message from then on. Throws a ProtocolError.
+ */
+export function parse(b: Uint8Array): Message {
+  if (b.length > MaxMessage) throw new ProtocolError(CodeTooLarge, "a message is longer than 64 MiB");
+  const p = new Parser(b);
+  const m = parseBody(p);
+  if (p.left > 0) throw malformed("bytes follow the message");
+  return m;
+}
+
+/** The bytes of `m`, which must be within the limits of message.ts; what the core makes is. */
+export function marshal(m: Message): Uint8Array<ArrayBuffer> {
+  const w = new ByteWriter(m.type === TypeChanges ? 4096 : 256);
+  w.byte(m.type);
+  switch (m.type) {
+    case TypeHello:
+      appendHello(w, m);
+      break;
+    case TypeChanges:
+      appendChanges(w, m);
+      break;
+    case TypeHave:
+      appendHave(w, m);
+      break;
+    case TypeErrorMessage:
+      appendUvarint(w, m.code);
+      appendString(w, truncate(m.sentence, MaxSentence));
+      break;
+    case TypeBye:
+      appendString(w, truncate(m.sentence, MaxSentence));
+      break;
+    case TypeSchema:
+      w.bytes(m.hash);
+      appendUvarint(w, m.tables.length);
+      for (const t of m.tables) {
+        appendString(w, t.name);
+        appendString(w, t.sql);
+      }
+  }
+  return w.take();
+}
+
+function parseBody(p: Parser): Message {
+  const type = p.byte();
+  switch (type) {
+    case TypeHello:
+      return parseHello(p);
+    case TypeChanges:
+      return parseChanges(p);
+    case TypeHave:
+      return parseHave(p);
+    case TypeErrorMessage:
+      return parseError(p);
+    case TypeBye: {
+      const bye: Bye = { type, sentence: p.text("the sentence", 0, MaxSentence) };
+      return bye;
+    }
+    case TypeSchema:
+      return parseSchema(p);
+    default:
+      throw malformed(`a message has the unknown type ${type}`);
+  }
+}
+
+// Reads a byte with no bit set but those of `all`.
+function parseFlags(p: Parser, all: number): number {
+  const f = p.byte();
+  if ((f & ~all) !== 0) throw malformed("an unknown flag is set");
+  return f;
+}
+
+function flag(set: boolean, bit: number): number {
+  return set ? bit : 0;
+}
+
+function appendHello(w: ByteWriter, m: Hello): void {
+  appendUvarint(w, Protocol);
+  appendSite(w, m.site);
+  w.byte(flag(m.writer, flagWriter) | flag(m.feed, flagFeed) | flag(m.busy, flagBusy));
+  appendBytes(w, m.proof);
+  w.bytes(m.schemaHash);
+  appendUvarint(w, m.maxMessage);
+  appendUvarint(w, m.resume);
+  appendSites(w, m.neighbours);
+  appendVector(w, m.vector);
+}
+
+function parseHello(p: Parser): Hello {
+  const version = p.uvarint();
+  if (version !== Protocol) {
+    // What follows may look different in another version.
+    throw new ProtocolError(
+      CodeVersion,
+      `the other side speaks protocol version ${version}, this one speaks ${Protocol}: update the older of the two`,
+    );
+  }
+  const site = p.site();
+  const f = parseFlags(p, flagWriter | flagFeed | flagBusy);
+  const writer = (f & flagWriter) !== 0;
+  const proof = p.bytes();
+  if (proof.length !== (writer ? ProofLen : 0)) {
+    throw malformed("a writer's proof has 64 bytes, a reader has none");
+  }
+  return {
+    type: TypeHello,
+    site,
+    writer,
+    feed: (f & flagFeed) !== 0,
+    busy: (f & flagBusy) !== 0,
+    proof,
+    schemaHash: p.take(SchemaHashLen),
+    maxMessage: p.number("the largest message", MinMaxMessage),
+    resume: p.number("resume", 0),
+    neighbours: p.siteList(),
+    vector: p.vector(),
+  };
+}
+
+function appendChanges(w: ByteWriter, m: Changes): void {
+  w.byte(flag(m.claims !== undefined, flagClaims));
+  appendUvarint(w, m.reached);
+  appendUvarint(w, m.remaining);
+  appendUvarint(w, m.groups.length);
+  const sites = Refs.sites();
+  const names = Refs.names();
+  for (const g of m.groups) appendGroup(w, g, sites, names);
+  if (m.claims) {
+    appendVector(w, m.claims);
+    appendVector(w, m.deps ?? new Map());
+  }
+}
+
+// Neighbouring changes of one table and key become one row.
+function appendGroup(w: ByteWriter, g: Group, sites: Refs, names: Refs): void {
+  sites.append(w, g.origin);
+  appendUvarint(w, g.version);
+  const rows = rowsOf(g.changes);
+  appendUvarint(w, rows.length);
+  for (const row of rows) {
+    const [head] = row;
+    names.append(w, head.table);
+    appendBytes(w, head.pk);
+    appendUvarint(w, row.length);
+    for (const cell of row) {
+      names.append(w, cell.cid);
+      appendValue(w, cell.val);
+      appendUvarint(w, cell.colVersion);
+      appendUvarint(w, cell.cl);
+      appendUvarint(w, cell.seq);
+      sites.append(w, cell.site);
+    }
+  }
+}
+
+function rowsOf(changes: readonly Change[]): [Change, ...Change[]][] {
+  const rows: [Change, ...Change[]][] = [];
+  for (const c of changes) {
+    const row = rows.at(-1);
+    if (row && row[0].table === c.table && compareBytes(row[0].pk, c.pk) === 0) row.push(c);
+    else rows.push([c]);
+  }
+  return rows;
+}
+
+function parseChanges(p: Parser): Changes {
+  const f = parseFlags(p, flagClaims);
+  const reached = p.number("reached", 0);
+  const remaining = p.number("remaining", 0);
+  const groups: Group[] = [];
+  let total = 0;
+  for (let n = p.count("groups", MaxGroups, minGroup); n > 0; n--) {
+    const g = parseGroup(p, MaxChanges - total);
+    groups.push(g);
+    total += g.changes.length;
+  }
+  const claims = f & flagClaims ? p.vector() : undefined;
+  const deps = claims && p.vector();
+  return { type: TypeChanges, reached, remaining, groups, claims, deps };
+}
+
+// Reads a group of at most `most` changes.
+function parseGroup(p: Parser, most: number): Group {
+  const origin = p.siteRef();
+  const version = p.number("a version", 1);
+  if (origin.length !== 32) throw malformed("the site of a group does not have 16 bytes");
+  const rows = p.count("rows in a group", MaxChanges, minRow);
+  if (rows === 0) throw malformed("a group has no row");
+  const changes: Change[] = [];
+  for (let i = 0; i < rows; i++) parseRow(p, changes, most);
+  return { origin, version, changes };
+}
+
+function parseRow(p: Parser, changes: Change[], most: number): void {
+  const table = p.nameRef();
+  const pk = p.bytes();
+  const last = changes.at(-1);
+  if (last && last.table === table && compareBytes(last.pk, pk) === 0) {
+    throw malformed("two neighbouring rows of a group have one key");
+  }
+  const cells = p.count("changes", most - changes.length, minCell);
+  if (cells === 0) throw malformed("a row has no cell");
+  for (let i = 0; i < cells; i++) {
+    changes.push({
+      table,
+      pk,
+      cid: p.nameRef(),
+      val: p.value(),
+      colVersion: p.int(),
+      cl: p.int(),
+      seq: p.int(),
+      site: p.siteRef(),
+      dbVersion: 0,
+    });
+  }
+}
+
+function appendHave(w: ByteWriter, m: Have): void {
+  w.byte(
+    flag(m.feed, flagHaveFeed) |
+      flag(m.busy, flagHaveBusy) |
+      flag(m.neighbours !== undefined, flagHaveNeighbours),
+  );
+  appendUvarint(w, m.applied);
+  appendVector(w, m.delta);
+  if (m.neighbours) appendSites(w, m.neighbours);
+}
+
+function parseHave(p: Parser): Have {
+  const f = parseFlags(p, flagHaveFeed | flagHaveBusy | flagHaveNeighbours);
+  return {
+    type: TypeHave,
+    feed: (f & flagHaveFeed) !== 0,
+    busy: (f & flagHaveBusy) !== 0,
+    applied: p.number("applied", 0),
+    delta: p.vector(),
+    neighbours: f & flagHaveNeighbours ? p.siteList() : undefined,
+  };
+}
+
+function parseError(p: Parser): ErrorMessage {
+  const code = p.uvarint();
+  if (code < 1 || code > maxErrorCode) {
+    throw malformed("an error code is not in the range from 1 to 65535");
+  }
+  return { type: TypeErrorMessage, code: Number(code), sentence: p.text("the sentence", 0, MaxSentence) };
+}
+
+function parseSchema(p: Parser): Schema {
+  const hash = p.take(SchemaHashLen);
+  const tables: TableSchema[] = [];
+  for (let n = p.count("tables", MaxSchemaTables, minTable); n > 0; n--) {
+    const name = p.text("a name", 1, MaxName);
+    const sql = p.text("a CREATE TABLE statement", 1, MaxSchemaSQL);
+    const last = tables.at(-1);
+    if (last && !ascending(last.name, name)) throw malformed("the tables are not in ascending order");
+    tables.push({ name, sql });
+  }
+  return { type: TypeSchema, hash, tables };
+}
+
+// Bytewise, which is not the order of JavaScript strings.
+function ascending(a: string, b: string): boolean {
+  const encoder = new TextEncoder();
+  return compareBytes(encoder.encode(a), encoder.encode(b)) < 0;
+}
