@@ -1,0 +1,115 @@
+package crsql
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/crmesh/crmesh/pkg/crsql/changeset"
+)
+
+// engineSHA is what crsql_sha() returns, in place of the commit that the stock engine was built from.
+const engineSHA = "crmesh-crsql"
+
+// mergeFunction is what the trigger on crsql_changes calls.
+const mergeFunction = "crsql_internal_merge"
+
+// register makes the SQL functions known to the connection.
+func (e *engine) register() error {
+	functions := map[string]any{
+		"crsql_site_id": func() (any, error) {
+			if err := e.refresh(); err != nil {
+				return nil, err
+			}
+			return []byte(e.siteID), nil
+		},
+		"crsql_db_version": func() (any, error) { return number(e.currentVersion()) },
+		"crsql_next_db_version": guard("crsql_next_db_version", func(args []any) (any, error) {
+			atLeast := int64(0)
+			if len(args) == 1 {
+				atLeast = toInt64(args[0])
+			}
+			return number(e.nextVersion(atLeast))
+		}),
+		"crsql_get_seq":               func() int64 { return e.seq },
+		"crsql_increment_and_get_seq": func() int64 { return e.nextSeq(1) },
+		"crsql_rows_impacted":         func() int64 { return e.rowsImpacted },
+		"crsql_internal_sync_bit": func(args ...any) int64 {
+			if len(args) == 1 {
+				e.syncBit = toInt64(args[0])
+			}
+			return e.syncBit
+		},
+		"crsql_sha":          func() string { return engineSHA },
+		"crsql_finalize":     func(...any) string { e.finalize(); return "finalized" },
+		"crsql_pack_columns": guard("crsql_pack_columns", packColumns),
+		"crsql_as_crr":       guard("crsql_as_crr", e.asCRR),
+		"crsql_as_table":     func(name any) (any, error) { return guard("crsql_as_table", e.asTable)(name) },
+		"crsql_after_insert": guard("crsql_after_insert", zero(e.afterInsert)),
+		"crsql_after_update": guard("crsql_after_update", zero(e.afterUpdate)),
+		"crsql_after_delete": guard("crsql_after_delete", zero(e.afterDelete)),
+		mergeFunction:        guard(mergeFunction, e.mergeRow),
+	}
+	for name, f := range functions {
+		if err := e.sqlite.RegisterFunc(name, f, false); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// guard makes f an SQL function of any number of arguments. A panic in it becomes an error: it would have to pass
+// through C code on its way up, which ends the process.
+func guard(name string, f func(args []any) (any, error)) func(args ...any) (any, error) {
+	return func(args ...any) (result any, err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				result, err = nil, fmt.Errorf("%s: internal error: %v", name, p)
+			}
+		}()
+		if result, err = f(args); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		return result, nil
+	}
+}
+
+// zero makes f return 0, as the triggers' functions do.
+func zero(f func(args []any) error) func(args []any) (any, error) {
+	return func(args []any) (any, error) { return int64(0), f(args) }
+}
+
+func number(n int64, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+func packColumns(args []any) (any, error) {
+	values := make([]changeset.Value, len(args))
+	for i, arg := range args {
+		values[i] = fromDriver(arg)
+	}
+	packed, err := changeset.AppendPacked(nil, values)
+	if err != nil {
+		return nil, err
+	}
+	return packed, nil
+}
+
+// mergeRow is called for each row inserted into crsql_changes, with its nine columns.
+func (e *engine) mergeRow(args []any) (any, error) {
+	if len(args) != 9 {
+		return nil, errors.New("a change has nine columns")
+	}
+	change := changeset.Change{
+		Table: toText(args[0]), PK: toBytes(args[1]), CID: toText(args[2]), Val: fromDriver(args[3]),
+		ColVersion: toInt64(args[4]), DBVersion: toInt64(args[5]), Site: changeset.SiteID(toBytes(args[6])),
+		CL: toInt64(args[7]), Seq: toInt64(args[8]),
+	}
+	if err := e.refresh(); err != nil {
+		return nil, err
+	}
+	_, err := e.merge(change.DBVersion, []changeset.Change{change})
+	return int64(0), err
+}

@@ -1,0 +1,163 @@
+package crsql
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/mattn/go-sqlite3"
+)
+
+// maxStatements bounds the prepared statements that an engine keeps. Beyond it the one unused for longest is closed.
+const maxStatements = 512
+
+// A statement is prepared SQL on the engine's own connection. It runs inside function callbacks too.
+type statement struct {
+	sqlite *sqlite3.SQLiteStmt
+	args   []driver.NamedValue
+	row    []driver.Value
+	busy   bool // running, further up the stack
+	used   uint64
+}
+
+func prepare(c *sqlite3.SQLiteConn, sql string) (*statement, error) {
+	s, err := c.Prepare(sql)
+	if err != nil {
+		return nil, err
+	}
+	st := &statement{sqlite: s.(*sqlite3.SQLiteStmt)}
+	st.args = make([]driver.NamedValue, st.sqlite.NumInput())
+	for i := range st.args {
+		st.args[i].Ordinal = i + 1
+	}
+	return st, nil
+}
+
+// each runs the statement and calls f for each row of it. The row is valid during the call only.
+func (st *statement) each(args []driver.Value, f func(row []driver.Value) error) (err error) {
+	if st.busy {
+		return errors.New("a trigger on a CRR cannot write to the CRR's changes")
+	}
+	if len(args) != len(st.args) {
+		return fmt.Errorf("internal: a statement with %d parameters was given %d", len(st.args), len(args))
+	}
+	st.busy = true
+	defer func() { st.busy = false }()
+	for i, arg := range args {
+		st.args[i].Value = arg
+	}
+	rows, err := st.sqlite.QueryContext(context.Background(), st.args)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closing := rows.Close(); err == nil {
+			err = closing
+		}
+	}()
+	if st.row == nil {
+		st.row = make([]driver.Value, len(rows.Columns()))
+	}
+	for len(st.row) > 0 {
+		if err := rows.Next(st.row); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		if err := f(st.row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errStop ends each without being an error.
+var errStop = errors.New("stop")
+
+// exec runs the statement to its end.
+func (st *statement) exec(args ...driver.Value) error {
+	return st.each(args, func([]driver.Value) error { return nil })
+}
+
+// first runs the statement up to its first row and reports whether there was one. The row is valid until the next run.
+func (st *statement) first(args ...driver.Value) ([]driver.Value, bool, error) {
+	found := false
+	err := st.each(args, func([]driver.Value) error { found = true; return errStop })
+	if err != nil && err != errStop {
+		return nil, false, err
+	}
+	return st.row, found, nil
+}
+
+// int64 returns the first column of the first row; 0 and false if there is none or it is no integer.
+func (st *statement) int64(args ...driver.Value) (int64, bool, error) {
+	row, ok, err := st.first(args...)
+	if err != nil || !ok {
+		return 0, false, err
+	}
+	n, ok := row[0].(int64)
+	return n, ok, nil
+}
+
+func (st *statement) close() {
+	if !st.busy { // one that runs is closed by mattn's finalizer
+		_ = st.sqlite.Close() // of a statement that is reset: it can report its last error only
+	}
+}
+
+// A statementKey names a prepared statement: what it does, to which table and which columns of it.
+type statementKey struct {
+	kind  statementKind
+	table *table
+	cols  string
+}
+
+// statements holds an engine's prepared statements.
+type statements struct {
+	conn  *sqlite3.SQLiteConn
+	byKey map[statementKey]*statement
+	clock uint64
+}
+
+// get returns the statement named by key, preparing what sql returns if it is not there yet.
+func (s *statements) get(key statementKey, sql func() string) (*statement, error) {
+	s.clock++
+	if st := s.byKey[key]; st != nil {
+		st.used = s.clock
+		return st, nil
+	}
+	if len(s.byKey) >= maxStatements {
+		s.evict()
+	}
+	st, err := prepare(s.conn, sql())
+	if err != nil {
+		return nil, err
+	}
+	if s.byKey == nil {
+		s.byKey = make(map[statementKey]*statement)
+	}
+	st.used = s.clock
+	s.byKey[key] = st
+	return st, nil
+}
+
+// evict closes the older half, so that the search for it is paid for rarely.
+func (s *statements) evict() {
+	for key, st := range s.byKey {
+		if !st.busy && s.clock-st.used > maxStatements/2 {
+			st.close()
+			delete(s.byKey, key)
+		}
+	}
+}
+
+// release closes all statements.
+func (s *statements) release() {
+	for _, st := range s.byKey {
+		st.close()
+	}
+	clear(s.byKey)
+}

@@ -1,0 +1,93 @@
+// The reference engine for the Go tests: @vlcn.io/crsqlite-wasm on in-memory databases, driven by lines of JSON.
+//
+// Usage: node oracle.mjs NODE_MODULES
+//
+// Request:  {"db": "A", "sql": "...", "args": [VALUE...]}   runs every statement of sql; args go to the first
+// Response: {"rows": [[VALUE...]...]}                       the rows of the last statement that gave any
+//           {"error": "..."}
+// VALUE is null, ["integer", "-1"], ["real", hex of 8 bytes], ["text", hex] or ["blob", hex].
+// A database opens when it is first named; {"db": "A", "close": true} closes it.
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { pathToFileURL } from "node:url";
+
+const modules = process.argv[2];
+const load = (path) => import(pathToFileURL(join(modules, path)));
+const { default: Engine } = await load("@vlcn.io/crsqlite-wasm/dist/crsqlite.mjs");
+const { Factory, SQLITE_ROW } = await load("@vlcn.io/wa-sqlite/src/sqlite-api.js");
+const dist = join(modules, "@vlcn.io/crsqlite-wasm/dist");
+const wasm = await Engine({
+  wasmBinary: readFileSync(join(dist, "crsqlite.wasm")),
+  locateFile: (file) => join(dist, file),
+});
+const sqlite = Factory(wasm);
+const transient = -1;
+const [INTEGER, REAL, TEXT, , NULL] = [1, 2, 3, 4, 5];
+
+// The api's own binds cut text at a NUL and turn an empty blob into NULL.
+function bindBytes(call, stmt, i, bytes) {
+  const at = wasm._malloc(bytes.length + 1);
+  wasm.HEAPU8.set(bytes, at);
+  wasm.ccall(call, "number", Array(5).fill("number"), [stmt, i, at, bytes.length, transient]);
+  wasm._free(at);
+}
+
+function bind(stmt, i, value) {
+  const [kind, data] = value ?? ["null"];
+  if (kind === "integer") sqlite.bind_int64(stmt, i, BigInt(data));
+  else if (kind === "real") sqlite.bind_double(stmt, i, Buffer.from(data, "hex").readDoubleBE());
+  else if (kind === "text") bindBytes("sqlite3_bind_text", stmt, i, Buffer.from(data, "hex"));
+  else if (kind === "blob") bindBytes("sqlite3_bind_blob", stmt, i, Buffer.from(data, "hex"));
+  else sqlite.bind_null(stmt, i);
+}
+
+function column(stmt, i) {
+  const kind = sqlite.column_type(stmt, i);
+  if (kind === INTEGER) return ["integer", sqlite.column_int64(stmt, i).toString()];
+  if (kind === REAL) {
+    const bytes = Buffer.alloc(8);
+    bytes.writeDoubleBE(sqlite.column_double(stmt, i));
+    return ["real", bytes.toString("hex")];
+  }
+  if (kind === NULL) return null;
+  const bytes = Buffer.from(sqlite.column_blob(stmt, i)).toString("hex");
+  return [kind === TEXT ? "text" : "blob", bytes];
+}
+
+const databases = new Map();
+
+async function run({ db: name, sql, args = [], close }) {
+  if (!databases.has(name)) databases.set(name, await sqlite.open_v2(":memory:"));
+  const db = databases.get(name);
+  if (close) {
+    databases.delete(name);
+    await sqlite.exec(db, "SELECT crsql_finalize()");
+    await sqlite.close(db);
+    return {};
+  }
+  let rows = [];
+  let first = true;
+  for await (const stmt of sqlite.statements(db, sql)) {
+    if (first) args.forEach((value, i) => { bind(stmt, i + 1, value); });
+    first = false;
+    const got = [];
+    const columns = sqlite.column_count(stmt);
+    while ((await sqlite.step(stmt)) === SQLITE_ROW) {
+      got.push(Array.from({ length: columns }, (_, i) => column(stmt, i)));
+    }
+    if (columns > 0) rows = got;
+  }
+  return { rows };
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  let answer;
+  try {
+    answer = await run(JSON.parse(line));
+  } catch (error) {
+    answer = { error: error.message || String(error) };
+  }
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+}
