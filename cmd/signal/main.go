@@ -1,0 +1,64 @@
+// Command signal is the crmesh signaling server: it introduces the members of
+// a room to each other, answers STUN, and serves the page.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "signal: "+err.Error())
+		os.Exit(1)
+	}
+}
+
+const description = `The crmesh signaling server: it introduces the members of a room to each other. It cannot read what they say and keeps nothing.
+
+Example:
+
+    signal --listen 0.0.0.0:8787 --public-host sync.example.org`
+
+type commands struct {
+	Serve serve `cmd:"" default:"withargs" help:"Serve WebSockets, STUN and the page until SIGINT or SIGTERM (the default command)."`
+}
+
+// run parses args and does what they say until ctx is done.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var cli commands
+	helped := false
+	parser, err := kong.New(&cli,
+		kong.Name("signal"),
+		kong.Description(description),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(int) { helped = true }),
+		kong.Vars(defaults()),
+		kong.DefaultEnvars("CRMESH"),
+	)
+	if err != nil {
+		return err
+	}
+	parsed, err := parser.Parse(args)
+	if helped {
+		return nil
+	}
+	if err != nil {
+		return errors.New(err.Error() + "; see signal --help")
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	return parsed.Run(output{stdout, stderr})
+}
+
+// output is where a command writes: results to stdout, the log to stderr.
+type output struct{ stdout, stderr io.Writer }
