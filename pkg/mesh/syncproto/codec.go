@@ -71,9 +71,9 @@ func (p *parser) flags(all byte) byte {
 	return f
 }
 
-func flag(set bool, bit byte) byte {
+func bit(set bool, mask byte) byte {
 	if set {
-		return bit
+		return mask
 	}
 	return 0
 }
@@ -82,7 +82,7 @@ func flag(set bool, bit byte) byte {
 func (m *Hello) AppendMarshal(dst []byte) []byte {
 	dst = append(dst, TypeHello, Protocol)
 	dst = append(dst, m.Site...)
-	dst = append(dst, flag(m.Writer, flagWriter)|flag(m.Feed, flagFeed)|flag(m.Busy, flagBusy))
+	dst = append(dst, bit(m.Writer, flagWriter)|bit(m.Feed, flagFeed)|bit(m.Busy, flagBusy))
 	dst = appendBytes(dst, m.Proof)
 	dst = append(dst, m.SchemaHash[:]...)
 	dst = binary.AppendUvarint(dst, uint64(m.MaxMessage))
@@ -115,7 +115,7 @@ func (p *parser) hello() *Hello {
 
 // AppendMarshal implements Message. Neighbouring changes of one table and key become one row.
 func (m *Changes) AppendMarshal(dst []byte) []byte {
-	dst = append(dst, TypeChanges, flag(m.Claims != nil, flagClaims))
+	dst = append(dst, TypeChanges, bit(m.Claims != nil, flagClaims))
 	dst = binary.AppendUvarint(dst, uint64(m.Reached))
 	dst = binary.AppendUvarint(dst, uint64(m.Remaining))
 	dst = binary.AppendUvarint(dst, uint64(len(m.Groups)))
@@ -214,7 +214,7 @@ func (p *parser) group(total *int) Group {
 // AppendMarshal implements Message.
 func (m *Have) AppendMarshal(dst []byte) []byte {
 	dst = append(dst, TypeHave,
-		flag(m.Feed, flagHaveFeed)|flag(m.Busy, flagHaveBusy)|flag(m.HasNeighbours, flagHaveNeighbours))
+		bit(m.Feed, flagHaveFeed)|bit(m.Busy, flagHaveBusy)|bit(m.HasNeighbours, flagHaveNeighbours))
 	dst = binary.AppendUvarint(dst, uint64(m.Applied))
 	dst = appendVector(dst, m.Delta)
 	if m.HasNeighbours {

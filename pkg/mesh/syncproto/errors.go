@@ -3,6 +3,7 @@ package syncproto
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Code is the kind of an error that one peer reports to another.
@@ -64,8 +65,9 @@ func malformed(format string, args ...any) *Error {
 	return &Error{Code: CodeMalformed, Sentence: fmt.Sprintf(format, args...)}
 }
 
-// truncate cuts s to at most n bytes, at the start of a character.
+// truncate makes s valid UTF-8 and cuts it to at most n bytes, at the start of a character.
 func truncate(s string, n int) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
 	if len(s) <= n {
 		return s
 	}
