@@ -1,0 +1,195 @@
+package mesh
+
+import (
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/pion/datachannel"
+	"github.com/pion/ice/v4"
+	"github.com/pion/transport/v5"
+	"github.com/pion/transport/v5/stdnet"
+	"github.com/pion/webrtc/v4"
+
+	"github.com/crmesh/crmesh/pkg/mesh/syncproto"
+	"github.com/crmesh/crmesh/pkg/signaling"
+)
+
+const (
+	channelLabel    = "crmesh"
+	channelProtocol = "crmesh.sync.1"
+
+	// socketBuffer is asked of the kernel for each UDP socket, in bytes. The default makes SCTP see losses on a fast
+	// path; far more would let a bulk transfer delay everything behind it.
+	socketBuffer = 1 << 20
+	// receiveBuffer bounds what SCTP holds for us before we read it, in bytes.
+	receiveBuffer = 1 << 20
+
+	// acceptance waits: how long ICE hopes for a better pair of candidates. Host pairs are taken at once.
+	reflexiveWait = 200 * time.Millisecond
+	relayWait     = time.Second
+)
+
+// attempt is one PeerConnection: one session with one member. Its fields belong to the goroutine of the member.
+type attempt struct {
+	session uint64
+	started time.Time
+	pc      *webrtc.PeerConnection
+	offered bool // the first offer was ours
+
+	local, remote signaling.End
+	remoteSite    syncproto.SiteID
+	described     bool // remote and remoteSite are set: the first remote description is in
+
+	unanswered   bool      // an offer of ours is in flight
+	restartUntil time.Time // zero: no ICE restart goes on
+	restarted    time.Time // when it began
+	early        []webrtc.ICECandidateInit
+
+	conn *conn         // nil until the channel is open
+	done chan struct{} // closed when the attempt ends, so that no callback of pion waits for the member
+}
+
+// pionEvent is what a callback of pion tells the member. One of the fields after att is set.
+type pionEvent struct {
+	att       *attempt
+	candidate *webrtc.ICECandidate // with gathered
+	gathered  bool                 // a candidate, or the end of them (nil)
+	ice       webrtc.ICEConnectionState
+	opened    datachannel.ReadWriteCloser
+	channel   *webrtc.DataChannel // with opened
+	failed    error
+}
+
+// newAttempt makes a PeerConnection with its channel. It opens no socket yet.
+func (m *member) newAttempt(session uint64) (*attempt, error) {
+	api, err := newAPI(m.node.cfg.Net)
+	if err != nil {
+		return nil, err
+	}
+	config := webrtc.Configuration{
+		Certificates: []webrtc.Certificate{m.node.certificate},
+		ICEServers:   m.node.iceServers(),
+	}
+	pc, err := api.NewPeerConnection(config)
+	if err != nil && len(config.ICEServers) > 0 {
+		m.log.Warn("the signaling server named ICE servers that cannot be used; going on without", "err", err)
+		config.ICEServers = nil
+		pc, err = api.NewPeerConnection(config)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("no connection could be made: %w", err)
+	}
+	m.node.connections.Add(1)
+	a := &attempt{session: session, started: time.Now(), pc: pc, done: make(chan struct{})}
+	a.local.Nonce = m.node.nonce()
+	if err := m.watch(a); err != nil {
+		m.closeAttempt(a)
+		return nil, err
+	}
+	return a, nil
+}
+
+// watch makes the channel and turns pion's callbacks into events of the member.
+func (m *member) watch(a *attempt) error {
+	negotiated, ordered, id, protocol := true, true, uint16(0), channelProtocol
+	dc, err := a.pc.CreateDataChannel(channelLabel, &webrtc.DataChannelInit{
+		Negotiated: &negotiated, Ordered: &ordered, ID: &id, Protocol: &protocol,
+	})
+	if err != nil {
+		return fmt.Errorf("no data channel could be made: %w", err)
+	}
+	post := func(e pionEvent) {
+		e.att = a
+		select {
+		case m.pion <- e:
+		case <-a.done:
+		}
+	}
+	dc.OnOpen(func() {
+		raw, err := dc.Detach()
+		post(pionEvent{opened: raw, channel: dc, failed: err})
+	})
+	a.pc.OnICECandidate(func(c *webrtc.ICECandidate) { post(pionEvent{gathered: true, candidate: c}) })
+	a.pc.OnICEConnectionStateChange(func(s webrtc.ICEConnectionState) { post(pionEvent{ice: s}) })
+	a.pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
+		// ICE failing is not the end, a restart may help; but when ICE is up and the whole failed, DTLS did.
+		if s == webrtc.PeerConnectionStateFailed && a.pc.ICEConnectionState() == webrtc.ICEConnectionStateConnected {
+			post(pionEvent{failed: errDTLS})
+		}
+	})
+	return nil
+}
+
+// closeAttempt ends the channel and the PeerConnection and waits until nothing of them runs.
+func (m *member) closeAttempt(a *attempt) {
+	close(a.done)
+	if a.conn != nil {
+		a.conn.close(errClosed)
+	}
+	if err := a.pc.GracefulClose(); err != nil {
+		m.log.Debug("closing a connection", "err", err)
+	}
+	if a.conn != nil {
+		a.conn.wait()
+	}
+	m.node.connections.Add(-1)
+}
+
+// newAPI prepares pion. n may be nil: the network of the machine.
+func newAPI(n transport.Net) (*webrtc.API, error) {
+	var s webrtc.SettingEngine
+	if n == nil {
+		std, err := stdnet.NewNet()
+		if err != nil {
+			return nil, fmt.Errorf("the network interfaces cannot be listed: %w", err)
+		}
+		s.SetIncludeLoopbackCandidate(onlyLoopback(std))
+		n = bigBuffers{std}
+	}
+	s.SetNet(n)
+	s.DetachDataChannels()
+	s.SetSCTPMaxMessageSize(syncproto.MaxFrame)
+	s.SetSCTPMaxReceiveBufferSize(receiveBuffer)
+	// Names ending in .local are not looked up: a query of the local network can take for ever, and the checks that come
+	// from the other side tell its address anyway.
+	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+	s.SetHostAcceptanceMinWait(0)
+	s.SetSrflxAcceptanceMinWait(reflexiveWait)
+	s.SetPrflxAcceptanceMinWait(reflexiveWait)
+	s.SetRelayAcceptanceMinWait(relayWait)
+	s.SetICETimeouts(SuspectAfter, DeadAfter, PingAfter)
+	return webrtc.NewAPI(webrtc.WithSettingEngine(s)), nil
+}
+
+// onlyLoopback reports whether the machine has no other interface to reach anybody by. Then peers on the same machine
+// are the only ones there can be, and they need its candidates.
+func onlyLoopback(n transport.Net) bool {
+	interfaces, err := n.Interfaces()
+	if err != nil {
+		return true
+	}
+	for _, i := range interfaces {
+		if i.Flags&net.FlagLoopback != 0 || i.Flags&net.FlagUp == 0 {
+			continue
+		}
+		if addrs, err := i.Addrs(); err == nil && len(addrs) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// bigBuffers is the network of the machine with larger socket buffers.
+type bigBuffers struct{ transport.Net }
+
+func (b bigBuffers) ListenUDP(network string, local *net.UDPAddr) (transport.UDPConn, error) {
+	c, err := b.Net.ListenUDP(network, local)
+	if err != nil {
+		return nil, err
+	}
+	// The kernel gives what it allows; less than asked is no error.
+	_ = c.SetReadBuffer(socketBuffer)
+	_ = c.SetWriteBuffer(socketBuffer)
+	return c, nil
+}

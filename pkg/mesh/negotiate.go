@@ -1,0 +1,287 @@
+package mesh
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pion/webrtc/v4"
+
+	"github.com/crmesh/crmesh/pkg/mesh/syncproto"
+	"github.com/crmesh/crmesh/pkg/signaling"
+)
+
+// maxEarlyCandidates bounds the candidates kept until their description comes.
+const maxEarlyCandidates = 128
+
+var (
+	errClosed     = errors.New("closed here")
+	errDTLS       = errors.New("the encrypted connection could not be made (DTLS)")
+	errNoAnswer   = errors.New("no connection came about in time")
+	errNewer      = errors.New("the other side began a newer connection")
+	errLost       = errors.New("the path was lost and an ICE restart did not bring it back")
+	errByeSignal  = errors.New("the other side closed the link")
+	errWantsAnew  = errors.New("the other side has lost the connection")
+	errRestarting = errors.New("the description of an ICE restart is not of the same connection")
+)
+
+// offer starts a new session and offers it.
+func (m *member) offer() error {
+	m.session = max(m.session+1, uint64(time.Now().UnixMilli()))
+	a, err := m.newAttempt(m.session)
+	if err != nil {
+		return err
+	}
+	a.offered = true
+	m.att = a
+	return m.sendOffer(a, nil)
+}
+
+// sendOffer describes a to the other side, at first or as an ICE restart.
+func (m *member) sendOffer(a *attempt, options *webrtc.OfferOptions) error {
+	sd, err := a.pc.CreateOffer(options)
+	if err != nil {
+		return fmt.Errorf("no offer could be made: %w", err)
+	}
+	if err := m.describe(a, sd); err != nil {
+		return err
+	}
+	a.unanswered = true
+	return m.sendDescription(a, signaling.KindOffer, sd.SDP)
+}
+
+// describe sets a local description. Candidates are gathered from here on.
+func (m *member) describe(a *attempt, sd webrtc.SessionDescription) error {
+	fingerprint, err := signaling.Fingerprint(sd.SDP)
+	if err != nil {
+		return err
+	}
+	a.local.Fingerprint = fingerprint
+	if err := a.pc.SetLocalDescription(sd); err != nil {
+		return fmt.Errorf("our own description was refused: %w", err)
+	}
+	return nil
+}
+
+func (m *member) sendDescription(a *attempt, kind signaling.Kind, sdp string) error {
+	return m.send(signaling.Description{
+		Kind: kind, Session: a.session, SDP: sdp, Nonce: a.local.Nonce, Site: m.node.site16,
+	})
+}
+
+// handle takes a description from the other side. What it returns ended the current attempt, if there is one.
+func (m *member) handle(d signaling.Description) error {
+	switch d.Kind {
+	case signaling.KindOffer:
+		return m.takeOffer(d)
+	case signaling.KindAnswer:
+		return m.takeAnswer(d)
+	case signaling.KindCandidate:
+		m.takeCandidate(d)
+	case signaling.KindWant:
+		m.takeWant(d)
+	case signaling.KindBye:
+		if m.att != nil && m.att.session == d.Session {
+			m.drop(errByeSignal)
+		}
+	}
+	return nil
+}
+
+func (m *member) takeOffer(d signaling.Description) error {
+	if a := m.att; a != nil && a.described && a.session == d.Session && a.remote.Nonce == d.Nonce {
+		return m.takeRestart(a, d)
+	}
+	if d.Session <= m.offeredSession {
+		m.log.Debug("dropped an offer that is over", "session", d.Session)
+		return nil
+	}
+	if m.att != nil && m.att.offered && !m.att.described && m.offers() {
+		m.log.Debug("ignored an offer that crossed ours", "session", d.Session)
+		return nil
+	}
+	// The old connection goes first: two between the same sockets would take each other's packets.
+	m.drop(errNewer)
+	m.session, m.offeredSession = max(m.session, d.Session), d.Session
+	a, err := m.newAttempt(d.Session)
+	if err != nil {
+		return err
+	}
+	m.att = a
+	a.early, m.early = m.earlyFor(d.Session), nil
+	if err := m.meet(a, d); err != nil {
+		return err
+	}
+	return m.answer(a, d)
+}
+
+// takeRestart answers an offer that restarts ICE on the connection that there is.
+func (m *member) takeRestart(a *attempt, d signaling.Description) error {
+	if a.unanswered {
+		if m.offers() {
+			m.log.Debug("ignored a restart that crossed ours", "session", d.Session)
+			return nil
+		}
+		if err := a.pc.SetLocalDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeRollback, SDP: a.pc.PendingLocalDescription().SDP}); err != nil {
+			return fmt.Errorf("our restart could not be taken back: %w", err)
+		}
+		a.unanswered = false
+	}
+	if err := sameEnd(a, d); err != nil {
+		return err
+	}
+	m.beginRestart(a)
+	return m.answer(a, d)
+}
+
+func (m *member) answer(a *attempt, d signaling.Description) error {
+	if err := a.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: d.SDP}); err != nil {
+		return fmt.Errorf("the offer was refused: %w", err)
+	}
+	sd, err := a.pc.CreateAnswer(nil)
+	if err != nil {
+		return fmt.Errorf("no answer could be made: %w", err)
+	}
+	if err := m.describe(a, sd); err != nil {
+		return err
+	}
+	if err := m.sendDescription(a, signaling.KindAnswer, sd.SDP); err != nil {
+		return err
+	}
+	m.addEarly(a)
+	return nil
+}
+
+func (m *member) takeAnswer(d signaling.Description) error {
+	a := m.att
+	if a == nil || a.session != d.Session || !a.unanswered {
+		m.log.Debug("dropped an answer that nobody waits for", "session", d.Session)
+		return nil
+	}
+	if a.described {
+		if err := sameEnd(a, d); err != nil {
+			return err
+		}
+	} else if err := m.meet(a, d); err != nil {
+		return err
+	}
+	if err := a.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: d.SDP}); err != nil {
+		return fmt.Errorf("the answer was refused: %w", err)
+	}
+	a.unanswered = false
+	m.addEarly(a)
+	return nil
+}
+
+// meet notes who the other end is, from its first description.
+func (m *member) meet(a *attempt, d signaling.Description) error {
+	fingerprint, err := signaling.Fingerprint(d.SDP)
+	if err != nil {
+		return err
+	}
+	a.remote = signaling.End{Fingerprint: fingerprint, Nonce: d.Nonce}
+	a.remoteSite = syncproto.SiteID(d.Site[:])
+	a.described = true
+	return nil
+}
+
+// sameEnd refuses a restart by anybody but who the connection was made with: the role proof stands for that one only.
+func sameEnd(a *attempt, d signaling.Description) error {
+	fingerprint, err := signaling.Fingerprint(d.SDP)
+	if err != nil {
+		return err
+	}
+	if fingerprint != a.remote.Fingerprint || d.Nonce != a.remote.Nonce || a.remoteSite != syncproto.SiteID(d.Site[:]) {
+		return errRestarting
+	}
+	return nil
+}
+
+func (m *member) takeCandidate(d signaling.Description) {
+	if d.Candidate == nil {
+		return // pion needs no end of candidates
+	}
+	init := webrtc.ICECandidateInit{
+		Candidate: d.Candidate.Candidate, SDPMid: d.Candidate.SDPMid,
+		SDPMLineIndex: d.Candidate.SDPMLineIndex, UsernameFragment: d.Candidate.UsernameFragment,
+	}
+	a := m.att
+	switch {
+	case a != nil && a.session == d.Session && a.pc.RemoteDescription() != nil:
+		m.addCandidate(a, init)
+	case a != nil && a.session == d.Session:
+		if len(a.early) < maxEarlyCandidates {
+			a.early = append(a.early, init)
+		}
+	case d.Session > m.offeredSession:
+		m.keepEarly(d.Session, init)
+	}
+}
+
+// keepEarly keeps a candidate of an offer that has not come yet. Only the newest session is kept.
+func (m *member) keepEarly(session uint64, init webrtc.ICECandidateInit) {
+	if m.early == nil || session > m.early.session {
+		m.early = &earlyCandidates{session: session}
+	}
+	if session == m.early.session && len(m.early.list) < maxEarlyCandidates {
+		m.early.list = append(m.early.list, init)
+	}
+}
+
+type earlyCandidates struct {
+	session uint64
+	list    []webrtc.ICECandidateInit
+}
+
+func (m *member) earlyFor(session uint64) []webrtc.ICECandidateInit {
+	if m.early == nil || m.early.session != session {
+		return nil
+	}
+	return m.early.list
+}
+
+func (m *member) addEarly(a *attempt) {
+	for _, init := range a.early {
+		m.addCandidate(a, init)
+	}
+	a.early = nil
+}
+
+// addCandidate hands a candidate to ICE. One that is not understood costs nothing but itself.
+func (m *member) addCandidate(a *attempt, init webrtc.ICECandidateInit) {
+	if err := a.pc.AddICECandidate(init); err != nil {
+		m.log.Debug("a candidate was not usable", "err", err)
+	}
+}
+
+// takeWant offers when the other side asks for it and there is reason to.
+func (m *member) takeWant(d signaling.Description) {
+	if !m.offers() {
+		return
+	}
+	a := m.att
+	if a != nil {
+		if a.conn == nil || a.unanswered || d.Session <= a.session {
+			return
+		}
+		m.drop(errWantsAnew)
+	}
+	m.session = max(m.session, d.Session)
+	m.next = time.Now()
+}
+
+// restart asks ICE for a new path on the connection that there is. It does nothing when that goes on already. Nor does it
+// while the signaling server is away: a restart gives up the old path at once, and that one may yet come back.
+func (m *member) restart(a *attempt) error {
+	if a.conn == nil || a.unanswered || !a.restartUntil.IsZero() || !m.node.introduced.Load() {
+		return nil
+	}
+	m.log.Info("the path to the peer is in doubt; restarting ICE")
+	m.beginRestart(a)
+	return m.sendOffer(a, &webrtc.OfferOptions{ICERestart: true})
+}
+
+func (m *member) beginRestart(a *attempt) {
+	a.restarted = time.Now()
+	a.restartUntil = a.restarted.Add(m.node.timing.restart)
+}

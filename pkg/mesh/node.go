@@ -1,0 +1,193 @@
+package mesh
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/pion/transport/v5"
+	"github.com/pion/webrtc/v4"
+
+	"github.com/crmesh/crmesh/pkg/mesh/syncproto"
+	"github.com/crmesh/crmesh/pkg/signaling"
+)
+
+// ErrClosed is returned by the methods of a Node that has ended without an error.
+var ErrClosed = errors.New("the node is closed")
+
+// Config is what a Node is made of. Fields without a default are required.
+type Config struct {
+	// Store is the database. It outlives the Node.
+	Store Store
+	// Signaler introduces us to the members of the room, under the id Peer. It outlives the Node.
+	Signaler Signaler
+	// Peer is our peer id.
+	Peer signaling.PeerID
+	// Keys are those of the room. Without the writer's private key the Node is a reader: it receives only.
+	Keys signaling.Keys
+	// Logger may be nil: nothing is logged.
+	Logger *slog.Logger
+	// Net is the network that connections are made over. nil: that of the machine.
+	Net transport.Net
+}
+
+func (c *Config) check() error {
+	switch {
+	case c.Store == nil:
+		return errors.New("mesh: Config.Store is missing")
+	case c.Signaler == nil:
+		return errors.New("mesh: Config.Signaler is missing")
+	case c.Peer == signaling.PeerID{}:
+		return errors.New("mesh: Config.Peer is missing")
+	case c.Keys.WriterPublic == nil:
+		return errors.New("mesh: Config.Keys are those of no room")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+// Node keeps one database in sync with the members of a room. Its methods may be called from any goroutine.
+type Node struct {
+	cfg         Config
+	log         *slog.Logger
+	timing      timing
+	peer        signaling.PeerID
+	site        syncproto.SiteID
+	site16      [16]byte
+	signaler    Signaler
+	certificate webrtc.Certificate
+
+	servers     atomic.Pointer[[]webrtc.ICEServer]
+	introduced  atomic.Bool  // the signaling server is there
+	connections atomic.Int64 // PeerConnections that are not closed
+
+	events   chan linkEvent
+	results  chan result
+	ended    chan *member // whose run returned
+	requests chan request
+
+	ctx     context.Context // of everything that the Node started
+	cancel  context.CancelFunc
+	closing chan struct{}
+	close1  sync.Once
+	wg      sync.WaitGroup // members and jobs; the loop waits for it
+
+	done chan struct{} // closed when the loop returned
+	err  error         // why, set before done is closed
+}
+
+// Start reads the state of the store and starts a Node. It blocks for the store only, and ctx is for that; the Node runs
+// until Close, or until its store fails.
+func Start(ctx context.Context, cfg Config) (*Node, error) { return start(ctx, cfg, defaultTiming()) }
+
+func start(ctx context.Context, cfg Config, t timing) (*Node, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	state, err := cfg.Store.State(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("the state of the database cannot be read: %w", err)
+	}
+	core, err := syncproto.New(syncproto.Config{
+		Site: state.Site, Writer: cfg.Keys.CanWrite(), Own: state.Heads.Own, Newest: state.Heads.Newest,
+		Vector: state.Vector, SchemaHash: state.Heads.SchemaHash, Seed: seed(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("no key could be made: %w", err)
+	}
+	certificate, err := webrtc.GenerateCertificate(key)
+	if err != nil {
+		return nil, fmt.Errorf("no certificate could be made: %w", err)
+	}
+	n := &Node{
+		cfg: cfg, log: cfg.Logger, timing: t, peer: cfg.Peer, site: state.Site, signaler: cfg.Signaler, certificate: *certificate,
+		events: make(chan linkEvent, maxEvents), results: make(chan result), ended: make(chan *member),
+		requests: make(chan request), closing: make(chan struct{}), done: make(chan struct{}),
+	}
+	copy(n.site16[:], state.Site)
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	l := newLoop(n, core, state)
+	go l.run()
+	return n, nil
+}
+
+// Close says goodbye on every link, ends everything that the Node started, and waits for it, some seconds at most. It
+// returns what Err returns.
+func (n *Node) Close() error {
+	n.close1.Do(func() { close(n.closing) })
+	<-n.done
+	return n.err
+}
+
+// Done returns a channel that is closed when the Node has ended: by Close, or because its store failed.
+func (n *Node) Done() <-chan struct{} { return n.done }
+
+// Err returns why the Node ended: nil while it runs and after Close, otherwise the error of its store.
+func (n *Node) Err() error {
+	select {
+	case <-n.done:
+		return n.err
+	default:
+		return nil
+	}
+}
+
+// Connections returns the number of PeerConnections that exist. It is 0 once the Node is closed.
+func (n *Node) Connections() int { return int(n.connections.Load()) }
+
+// maxEvents bounds what waits for the loop from all links together; then links are not read.
+const maxEvents = 64
+
+// linkEvent is what a link tells the loop. up comes first, down last.
+type linkEvent struct {
+	conn     *conn
+	up, down bool
+	message  syncproto.Message
+	refused  *syncproto.Error // what came is no message
+}
+
+func (n *Node) post(e linkEvent, done <-chan struct{}) {
+	select {
+	case n.events <- e:
+	case <-done:
+	case <-n.ctx.Done():
+	}
+}
+
+func (n *Node) linkUp(c *conn)   { n.post(linkEvent{conn: c, up: true}, nil) }
+func (n *Node) linkDown(c *conn) { n.post(linkEvent{conn: c, down: true}, nil) }
+
+func (n *Node) deliver(c *conn, m syncproto.Message) { n.post(linkEvent{conn: c, message: m}, c.done) }
+func (n *Node) refuse(c *conn, err *syncproto.Error) {
+	n.post(linkEvent{conn: c, refused: err}, c.done)
+}
+func (n *Node) iceServers() []webrtc.ICEServer        { return *n.servers.Load() }
+func (n *Node) setICEServers(list []webrtc.ICEServer) { n.servers.Store(&list) }
+
+// nonce returns 32 random bytes for the role proof of one connection.
+func (n *Node) nonce() (nonce [32]byte) {
+	_, _ = rand.Read(nonce[:]) // never fails
+	return nonce
+}
+
+func seed() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	s := uint64(0)
+	for _, x := range b {
+		s = s<<8 | uint64(x)
+	}
+	return s
+}

@@ -1,0 +1,51 @@
+package mesh
+
+import (
+	"time"
+
+	"github.com/crmesh/crmesh/pkg/signaling"
+)
+
+// Signaler introduces the Node to the other members of its room. It belongs to whoever made it: the Node does not
+// close it.
+type Signaler interface {
+	// Events returns the channel of what happens, in order. It does not block and is the same at every call. The Node
+	// reads it without delay until Close. A channel that is closed means that no more introductions come.
+	Events() <-chan SignalEvent
+	// Send passes a description on to a member. It must not block for longer than it takes to queue it. An error means
+	// that it was not sent; the Node tries again in its own time.
+	Send(to signaling.PeerID, d signaling.Description) error
+}
+
+// SignalEvent is one of Joined, MemberJoined, MemberLeft, Signal and Disconnected.
+type SignalEvent interface{ signalEvent() }
+
+// Joined says that the signaling server took us in, first or again.
+type Joined struct {
+	Members    []signaling.Member    // the others
+	ICEServers []signaling.ICEServer // for connections made from now on
+}
+
+// MemberJoined says that a member is there, or has new meta.
+type MemberJoined struct{ Member signaling.Member }
+
+// MemberLeft says that a member left the room. An open link to it stays.
+type MemberLeft struct{ Peer signaling.PeerID }
+
+// Signal is a description from a member, out of an envelope that opened.
+type Signal struct {
+	From        signaling.PeerID
+	Description signaling.Description
+}
+
+// Disconnected says that the server is out of reach. Links stay.
+type Disconnected struct {
+	Err     error
+	RetryIn time.Duration
+}
+
+func (Joined) signalEvent()       {}
+func (MemberJoined) signalEvent() {}
+func (MemberLeft) signalEvent()   {}
+func (Signal) signalEvent()       {}
+func (Disconnected) signalEvent() {}

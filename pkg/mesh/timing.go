@@ -1,0 +1,57 @@
+package mesh
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// The times of docs/PROTOCOL.md and docs/SIGNALING.md.
+const (
+	// PingAfter is the silence after which a peer pings.
+	PingAfter = 2 * time.Second
+	// SuspectAfter is the silence after which a link is suspect and its ICE is restarted.
+	SuspectAfter = 5 * time.Second
+	// DeadAfter is the silence after which a link is dead and closed.
+	DeadAfter = 15 * time.Second
+	// WantAfter is how long the peer with the lesser id waits for an offer before it asks for one, and between asking.
+	WantAfter = 5 * time.Second
+	// RestartTimeout is how long an ICE restart may take before the link is built anew.
+	RestartTimeout = 8 * time.Second
+	// AttemptTimeout is how long a new connection may take until its channel is open.
+	AttemptTimeout = 20 * time.Second
+	// MinBackoff and MaxBackoff bound the pause after attempts that failed.
+	MinBackoff = time.Second
+	MaxBackoff = 30 * time.Second
+	// RefusedBackoff is the pause after a link that one side closed on purpose.
+	RefusedBackoff = 30 * time.Second
+	// MissingFor is how long a member may be missing from a new member list before it counts as gone.
+	MissingFor = 30 * time.Second
+)
+
+// timing holds the times above, so that tests need not wait for them.
+type timing struct {
+	ping, suspect, dead     time.Duration
+	want                    time.Duration
+	restart, attempt        time.Duration
+	minBackoff, maxBackoff  time.Duration
+	refused, missing, flush time.Duration
+}
+
+func defaultTiming() timing {
+	return timing{
+		ping: PingAfter, suspect: SuspectAfter, dead: DeadAfter,
+		want: WantAfter, restart: RestartTimeout, attempt: AttemptTimeout,
+		minBackoff: MinBackoff, maxBackoff: MaxBackoff,
+		refused: RefusedBackoff, missing: MissingFor, flush: time.Second,
+	}
+}
+
+// backoff returns the pause before the n-th repetition (from 0): at least half of the doubled time, so that it is never
+// near zero, and the other half at random, so that members that lost each other together do not return together.
+func (t timing) backoff(n int) time.Duration {
+	d := t.maxBackoff
+	if n < 16 {
+		d = min(t.minBackoff<<n, t.maxBackoff)
+	}
+	return d/2 + rand.N(d/2+1)
+}
