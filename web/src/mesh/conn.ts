@@ -1,0 +1,180 @@
+// One attempt at a link: an RTCPeerConnection with its one data channel.
+
+import { toHex } from "../changeset/change.ts";
+import type { Candidate } from "../signaling/description.ts";
+import type { ICEServer } from "../signaling/messages.ts";
+import { type End, fingerprint } from "../signaling/proof.ts";
+import type { ProtocolError } from "../syncproto/errors.ts";
+import { Channel } from "./channel.ts";
+import type { Timing } from "./timing.ts";
+
+const channelLabel = "crmesh";
+const channelProtocol = "crmesh.sync.1";
+const nonceLen = 32;
+
+/** How far a connection is: which step is under way, or the link is open. */
+export type Stage =
+  | "signaling" // waits for the answer
+  | "gathering" // looks for addresses of its own
+  | "checking" // tries pairs of addresses
+  | "securing" // DTLS
+  | "opening" // SCTP
+  | "open"
+  | "closed";
+
+/** What the other side told of itself in its offer or answer. */
+export interface RemoteEnd extends End {
+  /** 16 bytes in hex. */
+  readonly site: string;
+}
+
+/** What a connection reports, never from within a call into it. */
+export interface ConnEvents {
+  /** An address of this side, for the other; null: there are no more. */
+  candidate(c: Candidate | null): void;
+  /** The channel is open. Once. */
+  open(): void;
+  message(bytes: Uint8Array<ArrayBuffer>): void;
+  /** The other side broke the protocol. */
+  fault(error: ProtocolError): void;
+  /** ICE found that the path is gone. */
+  lost(): void;
+  /** The stage or a figure changed. */
+  changed(): void;
+  /** It is over. Once. */
+  closed(): void;
+}
+
+let live = 0;
+
+/** How many connections this page has that are not closed. */
+export function liveConnections(): number {
+  return live;
+}
+
+/**
+ * One session: one RTCPeerConnection, one nonce and one certificate on each side. It is closed exactly once, on whatever
+ * way it ends.
+ */
+export class Conn {
+  readonly session: number;
+  readonly nonce = crypto.getRandomValues(new Uint8Array(nonceLen));
+  readonly pc: RTCPeerConnection;
+  readonly channel: Channel;
+  /** When it was made, ms. */
+  readonly since: number;
+  /** When an ICE restart was begun, ms; 0: none is under way. */
+  restartedAt = 0;
+  /** An offer of this side is unanswered. */
+  offering = false;
+  #remote: RemoteEnd | undefined;
+  #opened = false;
+  #closed = false;
+  readonly #events: ConnEvents;
+
+  constructor(
+    session: number,
+    iceServers: readonly ICEServer[],
+    events: ConnEvents,
+    timing: Timing,
+    now: number,
+  ) {
+    this.session = session;
+    this.since = now;
+    this.#events = events;
+    this.pc = new RTCPeerConnection({ iceServers: [...iceServers] });
+    live++;
+    const dc = this.pc.createDataChannel(channelLabel, {
+      negotiated: true,
+      id: 0,
+      ordered: true,
+      protocol: channelProtocol,
+    });
+    this.channel = new Channel(
+      dc as RTCDataChannel & { send(data: Uint8Array<ArrayBuffer>): void },
+      {
+        open: () => {
+          this.#opened = true;
+          events.open();
+        },
+        message: events.message,
+        fault: events.fault,
+        closed: () => this.close(),
+      },
+      timing,
+    );
+    this.pc.onicecandidate = (event) => events.candidate(candidateOf(event.candidate));
+    this.pc.oniceconnectionstatechange = () => {
+      const state = this.pc.iceConnectionState;
+      if (state === "failed" || state === "disconnected") events.lost();
+      events.changed();
+    };
+    this.pc.onconnectionstatechange = () => events.changed();
+    this.pc.onicegatheringstatechange = () => events.changed();
+  }
+
+  get remote(): RemoteEnd | undefined {
+    return this.#remote;
+  }
+
+  /** The channel is open, or has been. */
+  get opened(): boolean {
+    return this.#opened;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  get stage(): Stage {
+    if (this.#closed) return "closed";
+    if (this.channel.isOpen) return "open";
+    if (!this.#remote) return this.pc.iceGatheringState === "gathering" ? "gathering" : "signaling";
+    const ice = this.pc.iceConnectionState;
+    if (ice !== "connected" && ice !== "completed") return "checking";
+    return this.pc.connectionState === "connected" ? "opening" : "securing";
+  }
+
+  /** This side, as far as the role proof is concerned. Throws before there is a local description. */
+  ownEnd(): End {
+    return { fingerprint: fingerprint(this.pc.localDescription?.sdp ?? ""), nonce: this.nonce };
+  }
+
+  /**
+   * Whether `sdp`, which came with `nonce` and `site`, belongs to the other side of this connection. The first one
+   * decides who that is. Throws a FingerprintError.
+   */
+  belongs(sdp: string, nonce: Uint8Array<ArrayBuffer>, site: Uint8Array<ArrayBuffer>): boolean {
+    const end = { fingerprint: fingerprint(sdp), nonce, site: toHex(site) };
+    this.#remote ??= end;
+    return (
+      this.#remote.site === end.site &&
+      toHex(this.#remote.nonce) === toHex(nonce) &&
+      toHex(this.#remote.fingerprint) === toHex(end.fingerprint)
+    );
+  }
+
+  /** Ends it at once, and reports that. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    live--;
+    this.pc.onicecandidate = null;
+    this.pc.oniceconnectionstatechange = null;
+    this.pc.onconnectionstatechange = null;
+    this.pc.onicegatheringstatechange = null;
+    this.channel.close();
+    this.pc.close();
+    queueMicrotask(() => this.#events.closed());
+  }
+}
+
+function candidateOf(c: RTCIceCandidate | null): Candidate | null {
+  if (!c || c.candidate === "") return null;
+  return {
+    candidate: c.candidate,
+    sdpMid: c.sdpMid,
+    sdpMLineIndex: c.sdpMLineIndex,
+    usernameFragment: c.usernameFragment,
+  };
+}

@@ -1,0 +1,339 @@
+// How two members come to a link and keep it: docs/SIGNALING.md, "Who offers" and "Attempts and restarts".
+
+import type { Candidate, Description } from "../signaling/description.ts";
+import { comparePeers, type PeerID } from "../signaling/id.ts";
+import { MaxSession } from "../signaling/limits.ts";
+import type { ICEServer } from "../signaling/messages.ts";
+import type { ProtocolError } from "../syncproto/errors.ts";
+import type { Health } from "./channel.ts";
+import { Conn } from "./conn.ts";
+import { backoff, type Timing } from "./timing.ts";
+
+/** Candidates that are kept until the description of their session is there. */
+const maxKept = 128;
+/** Descriptions that may wait for their turn. A member that sends more is not in its right mind. */
+const maxWaiting = 256;
+
+/** What a negotiation is made of. */
+export interface NegotiateOptions {
+  readonly own: PeerID;
+  readonly peer: PeerID;
+  /** This side's site, 16 bytes. */
+  readonly site: Uint8Array<ArrayBuffer>;
+  readonly timing: Timing;
+  iceServers(): readonly ICEServer[];
+  /** Passes a description on, in order; false if that is not possible now. */
+  send(d: Description): boolean;
+  readonly events: NegotiateEvents;
+  readonly random?: () => number;
+}
+
+/** What a negotiation reports, never from within a call into it. */
+export interface NegotiateEvents {
+  /** The channel of `conn` is open. */
+  open(conn: Conn): void;
+  message(conn: Conn, bytes: Uint8Array<ArrayBuffer>): void;
+  /** The other side broke the protocol; the owner sends an error and calls `refuse`. */
+  fault(conn: Conn, error: ProtocolError): void;
+  /** `conn`, which was open, is gone. */
+  closed(conn: Conn): void;
+  changed(): void;
+}
+
+/** Keeps one link to one other member, for as long as that is a member. */
+export class Negotiation {
+  readonly #o: NegotiateOptions;
+  readonly #impolite: boolean;
+  #conn: Conn | undefined;
+  #highest = 0; // session number seen or used
+  #highestOffered = 0; // by the other side
+  #kept: { session: number; candidates: (Candidate | null)[] } = { session: 0, candidates: [] };
+  #dueAt = Number.POSITIVE_INFINITY; // when to offer (impolite) or to want (polite), ms
+  #failures = 0;
+  #health: Health = "good";
+  #tasks: Promise<void> = Promise.resolve(); // one step of negotiation at a time
+  #waiting = 0;
+  #closed = false;
+
+  constructor(options: NegotiateOptions) {
+    this.#o = options;
+    this.#impolite = comparePeers(options.own, options.peer) > 0;
+  }
+
+  get conn(): Conn | undefined {
+    return this.#conn;
+  }
+
+  /** How the open channel is doing. */
+  get health(): Health {
+    return this.#health;
+  }
+
+  /** Starts: the greater id offers at once, the other waits. */
+  start(): void {
+    this.#dueAt = performance.now() + (this.#impolite ? 0 : this.#o.timing.want);
+    this.beat();
+  }
+
+  /** Takes a description from the other side. */
+  receive(d: Description): void {
+    if (this.#waiting >= maxWaiting) return;
+    this.#waiting++;
+    this.#run(async () => {
+      this.#waiting--;
+      await this.#take(d);
+    });
+  }
+
+  /** To be called every `timing.beat`. */
+  beat(): void {
+    if (this.#closed) return;
+    const now = performance.now();
+    const conn = this.#conn;
+    if (!conn) {
+      if (now >= this.#dueAt) this.#begin(now);
+    } else if (conn.opened) {
+      this.#watch(conn, now);
+    } else if (now - conn.since > this.#o.timing.attempt) {
+      this.#failed(conn);
+    }
+  }
+
+  /** The page woke up, the network changed, or the signaling server is back: looks at once whether the link lives. */
+  wake(): void {
+    const now = performance.now();
+    if (this.#conn?.opened) this.#conn.channel.probe(now);
+    else if (!this.#conn && this.#failures > 0) this.#dueAt = Math.min(this.#dueAt, now);
+  }
+
+  /** Sends what is queued and closes the link; tries again only after `timing.refused`. */
+  async refuse(conn: Conn): Promise<void> {
+    await conn.channel.flushAndClose();
+    if (conn === this.#conn) this.#forget(conn, performance.now() + this.#o.timing.refused);
+    conn.close();
+  }
+
+  /** Ends it for good. */
+  close(): void {
+    this.#closed = true;
+    this.#conn?.close();
+    this.#conn = undefined;
+  }
+
+  #begin(now: number): void {
+    this.#dueAt = now + this.#o.timing.want;
+    if (!this.#impolite) {
+      this.#o.send({ kind: "want", session: this.#nextSession() });
+      return;
+    }
+    this.#run(() => this.#offer());
+  }
+
+  async #offer(): Promise<void> {
+    if (this.#conn) return;
+    const conn = this.#connect(this.#nextSession());
+    conn.offering = true;
+    await conn.pc.setLocalDescription();
+    this.#describe(conn, "offer");
+  }
+
+  async #take(d: Description): Promise<void> {
+    this.#highest = Math.max(this.#highest, d.session);
+    switch (d.kind) {
+      case "offer":
+        await this.#takeOffer(d);
+        break;
+      case "answer":
+        await this.#takeAnswer(d);
+        break;
+      case "candidate":
+        await this.#takeCandidate(d.session, d.candidate);
+        break;
+      case "want":
+        this.#takeWant(d.session);
+        break;
+      case "bye":
+        if (this.#conn?.session === d.session) {
+          this.#forget(this.#conn, performance.now() + this.#o.timing.refused);
+        }
+    }
+  }
+
+  async #takeOffer(d: Description & { kind: "offer" | "answer" }): Promise<void> {
+    let conn = this.#conn;
+    if (conn?.remote && conn.session === d.session) {
+      // An ICE restart. When two cross, the polite side's own is rolled back by setRemoteDescription.
+      if (!conn.belongs(d.sdp, d.nonce, d.site) || (conn.offering && this.#impolite)) return;
+    } else {
+      if (d.session <= this.#highestOffered) return;
+      if (conn && !conn.remote && conn.offering && this.#impolite) return;
+      this.#highestOffered = d.session;
+      if (conn) this.#forget(conn, Number.POSITIVE_INFINITY);
+      conn = this.#connect(d.session);
+      conn.belongs(d.sdp, d.nonce, d.site);
+    }
+    conn.offering = false;
+    await conn.pc.setRemoteDescription({ type: "offer", sdp: d.sdp });
+    await this.#addKept(conn);
+    await conn.pc.setLocalDescription();
+    this.#describe(conn, "answer");
+  }
+
+  async #takeAnswer(d: Description & { kind: "offer" | "answer" }): Promise<void> {
+    const conn = this.#conn;
+    if (!conn?.offering || conn.session !== d.session || !conn.belongs(d.sdp, d.nonce, d.site)) return;
+    conn.offering = false;
+    await conn.pc.setRemoteDescription({ type: "answer", sdp: d.sdp });
+    await this.#addKept(conn);
+  }
+
+  async #takeCandidate(session: number, c: Candidate | null): Promise<void> {
+    const conn = this.#conn;
+    if (conn?.session === session && conn.pc.remoteDescription) {
+      await addCandidate(conn, c);
+      return;
+    }
+    if (session < (conn?.session ?? 0) || session < this.#kept.session) return;
+    if (session > this.#kept.session) this.#kept = { session, candidates: [] };
+    if (this.#kept.candidates.length < maxKept) this.#kept.candidates.push(c);
+  }
+
+  #takeWant(session: number): void {
+    if (!this.#impolite) return;
+    const conn = this.#conn;
+    if (conn && !(conn.opened && session > conn.session)) return;
+    // The other side has lost the link that is open here.
+    if (conn) this.#forget(conn, 0);
+    this.#dueAt = 0;
+    this.beat();
+  }
+
+  async #addKept(conn: Conn): Promise<void> {
+    if (this.#kept.session !== conn.session) return;
+    const { candidates } = this.#kept;
+    this.#kept = { session: conn.session, candidates: [] };
+    for (const c of candidates) await addCandidate(conn, c);
+  }
+
+  // Looks after an open link.
+  #watch(conn: Conn, now: number): void {
+    const { timing } = this.#o;
+    const health = conn.channel.beat(now);
+    if (health !== this.#health) {
+      this.#health = health;
+      this.#o.events.changed();
+    }
+    if (conn.restartedAt > 0 && health === "good" && conn.channel.heard) conn.restartedAt = 0;
+    const hopeless = conn.restartedAt > 0 && now - conn.restartedAt > timing.restart;
+    if (health === "dead" || hopeless) {
+      this.#forget(conn, 0);
+      this.beat();
+    } else if (health === "suspect") {
+      this.#restart(conn);
+    }
+  }
+
+  #restart(conn: Conn): void {
+    if (conn.restartedAt > 0 || conn !== this.#conn || !conn.opened) return;
+    conn.restartedAt = performance.now();
+    this.#run(async () => {
+      if (conn !== this.#conn || conn.offering || conn.pc.signalingState !== "stable") return;
+      const offer = await conn.pc.createOffer({ iceRestart: true });
+      conn.offering = true;
+      await conn.pc.setLocalDescription(offer);
+      this.#describe(conn, "offer");
+    });
+  }
+
+  #connect(session: number): Conn {
+    this.#highest = Math.max(this.#highest, session);
+    const { events, timing } = this.#o;
+    const current = () => conn === this.#conn && !this.#closed;
+    const conn: Conn = new Conn(
+      session,
+      this.#o.iceServers(),
+      {
+        candidate: (candidate) => {
+          if (current()) this.#o.send({ kind: "candidate", session, candidate });
+        },
+        open: () => {
+          if (!current()) return;
+          this.#failures = 0;
+          this.#health = "good";
+          events.open(conn);
+        },
+        message: (bytes) => current() && events.message(conn, bytes),
+        fault: (error) => current() && events.fault(conn, error),
+        lost: () => this.#lost(conn),
+        changed: () => current() && events.changed(),
+        closed: () => {
+          if (current()) this.#failed(conn);
+          if (conn.opened) events.closed(conn);
+          events.changed();
+        },
+      },
+      timing,
+      performance.now(),
+    );
+    this.#conn = conn;
+    events.changed();
+    return conn;
+  }
+
+  // ICE says that the path is gone: an open link is repaired, an attempt is over.
+  #lost(conn: Conn): void {
+    if (conn.opened) {
+      conn.channel.probe(performance.now());
+      this.#restart(conn);
+    } else if (conn === this.#conn && conn.pc.iceConnectionState === "failed") {
+      this.#failed(conn);
+    }
+  }
+
+  #failed(conn: Conn): void {
+    const wait = conn.opened ? 0 : backoff(this.#o.timing, this.#failures++, this.#o.random ?? Math.random);
+    this.#forget(conn, performance.now() + wait);
+  }
+
+  // Closes a connection, and says when to begin anew.
+  #forget(conn: Conn, dueAt: number): void {
+    if (conn === this.#conn) {
+      this.#conn = undefined;
+      this.#dueAt = dueAt;
+    }
+    conn.close();
+  }
+
+  #describe(conn: Conn, kind: "offer" | "answer"): void {
+    const sdp = conn.pc.localDescription?.sdp;
+    if (conn !== this.#conn || !sdp) return;
+    this.#o.send({ kind, session: conn.session, sdp, nonce: conn.nonce, site: this.#o.site });
+  }
+
+  // A side that has forgotten its numbers starts above them, thanks to the clock.
+  #nextSession(): number {
+    this.#highest = Math.min(Math.max(this.#highest + 1, Date.now()), MaxSession);
+    return this.#highest;
+  }
+
+  // Runs one step after the other. A step that fails ends the attempt that it was about.
+  #run(step: () => Promise<void>): void {
+    this.#tasks = this.#tasks.then(async () => {
+      if (this.#closed) return;
+      try {
+        await step();
+      } catch {
+        const conn = this.#conn;
+        if (conn && !conn.opened) this.#failed(conn);
+      }
+    });
+  }
+}
+
+async function addCandidate(conn: Conn, c: Candidate | null): Promise<void> {
+  try {
+    await conn.pc.addIceCandidate(c ?? undefined);
+  } catch {
+    // An address that this browser cannot use is none: others follow.
+  }
+}
