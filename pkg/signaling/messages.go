@@ -149,15 +149,15 @@ func MarshalMessage(m Message) ([]byte, error) {
 // Ping. The caller has bounded the frame by MaxClientFrame. The error wraps
 // ErrBadUTF8, ErrBadMessage or ErrUnknownType and never quotes the frame.
 func ParseClientMessage(frame []byte) (Message, error) {
-	o, typ, err := parseFrame(frame)
-	if err != nil {
-		return nil, err
-	}
+	return parseFrame(frame, object.clientMessage)
+}
+
+func (o object) clientMessage(typ string) (m Message, err error) {
 	switch typ {
 	case TypeJoin:
 		return o.join()
 	case TypeSignal:
-		m := SignalTo{}
+		var m SignalTo
 		m.Sealed, err = o.signal("to", &m.To)
 		return m, err
 	case TypeLeave:
@@ -172,10 +172,10 @@ func ParseClientMessage(frame []byte) (Message, error) {
 // MemberLeft, SignalFrom, Error or Pong. The caller has bounded the frame by
 // MaxServerFrame. Errors are those of ParseClientMessage.
 func ParseServerMessage(frame []byte) (Message, error) {
-	o, typ, err := parseFrame(frame)
-	if err != nil {
-		return nil, err
-	}
+	return parseFrame(frame, object.serverMessage)
+}
+
+func (o object) serverMessage(typ string) (m Message, err error) {
 	switch typ {
 	case TypeJoined:
 		return o.joined()
@@ -183,11 +183,11 @@ func ParseServerMessage(frame []byte) (Message, error) {
 		member, err := o.member()
 		return MemberJoined{member}, err
 	case TypeMemberLeft:
-		m := MemberLeft{}
-		err := o.need("peer", &m.Peer)
+		var m MemberLeft
+		err = o.need("peer", &m.Peer)
 		return m, err
 	case TypeSignal:
-		m := SignalFrom{}
+		var m SignalFrom
 		m.Sealed, err = o.signal("from", &m.From)
 		return m, err
 	case TypeError:
@@ -198,19 +198,25 @@ func ParseServerMessage(frame []byte) (Message, error) {
 	return nil, ErrUnknownType
 }
 
-func parseFrame(frame []byte) (object, string, error) {
+// parseFrame reads the type of a frame and lets body read the rest. The
+// message is nil if there is an error.
+func parseFrame(frame []byte, body func(o object, typ string) (Message, error)) (Message, error) {
 	if !utf8.Valid(frame) {
-		return nil, "", ErrBadUTF8
+		return nil, ErrBadUTF8
 	}
 	o, err := parseObject(frame)
 	if err != nil {
-		return nil, "", fmt.Errorf("%w: it %w", ErrBadMessage, err)
+		return nil, fmt.Errorf("%w: it %w", ErrBadMessage, err)
 	}
 	var typ string
 	if err := o.need("type", &typ); err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	return o, typ, nil
+	m, err := body(o, typ)
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // need and may are required and optional with an error for the other side.
