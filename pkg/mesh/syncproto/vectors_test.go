@@ -110,10 +110,14 @@ func testMalformed() []struct {
 			switch p := p.(type) {
 			case int:
 				out = append(out, byte(p))
+			case rune:
+				out = append(out, byte(p))
 			case string:
 				out = append(out, p...)
 			case []byte:
 				out = append(out, p...)
+			default:
+				panic(fmt.Sprintf("%T", p))
 			}
 		}
 		return out
