@@ -119,13 +119,6 @@ export async function parseLink(text: string): Promise<Link> {
   return { base, keys: await parseFragment(fragment) };
 }
 
-/** The WebSocket address of the signaling server at `base`, an http(s) address. Throws a `LinkError` ("base"). */
-export function signalURL(base: string): string {
-  const url = new URL("v1/signal", normalBase(base));
-  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-  return url.href;
-}
-
 // The base with an explicit path that ends in "/".
 function normalBase(base: string): string {
   if (base === "") return "";
