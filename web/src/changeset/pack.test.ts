@@ -33,7 +33,7 @@ const stock: [Value[], string][] = [
   [[integer(1), textString("ab"), nullValue(), real(2)], "0409010b02616205024000000000000000"],
 ];
 
-test.each(stock)("packs %j", (values, hex) => {
+test.each(stock.map(([values, hex]) => ({ values, hex })))("packs to $hex", ({ values, hex }) => {
   expect(toHex(pack(values))).toBe(hex);
   const parsed = parseCanonical(fromHex(hex));
   expect(parsed.length).toBe(values.length);
