@@ -1,0 +1,12 @@
+import { useSyncExternalStore } from "react";
+import { useClient } from "./context.tsx";
+import type { StatusView } from "./source.ts";
+
+/** The client's status: members, links, progress. Renders again whenever it changes. */
+export function useStatus(): StatusView {
+  const client = useClient();
+  return useSyncExternalStore(
+    (listener) => client.subscribe(listener),
+    () => client.status(),
+  );
+}

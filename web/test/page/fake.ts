@@ -1,0 +1,73 @@
+// A client without a mesh: a real cr-sqlite in memory, and a status that a test sets. For tests of the page alone.
+
+import wasmURL from "@vlcn.io/wa-sqlite/dist/crsqlite-sync.wasm?url";
+import { Database } from "../../src/engine/sqlite.ts";
+import { instantiate } from "../../src/engine/wasm.ts";
+import type { Rows, Source, SqlValue, StatusView } from "../../src/react/index.ts";
+
+export class FakeClient implements Source {
+  readonly #db: Database;
+  readonly #changes = new Set<(tables: ReadonlySet<string>) => void>();
+  readonly #statuses = new Set<() => void>();
+  #status: StatusView = {
+    writer: true,
+    leader: true,
+    storage: "opfs",
+    signal: { state: "joined" },
+    members: [],
+    synced: true,
+    received: 0,
+    remaining: 0,
+  };
+
+  private constructor(db: Database) {
+    this.#db = db;
+  }
+
+  static async open(): Promise<FakeClient> {
+    return new FakeClient(new Database(await instantiate({ locateFile: () => wasmURL }), ":memory:"));
+  }
+
+  async exec(sql: string, args: readonly SqlValue[] = []): Promise<{ changes: number }> {
+    let changes = 0;
+    this.#db.transaction(() => {
+      this.#db.script(sql, (statement) => {
+        statement.run(...args);
+        changes += this.#db.changes;
+      });
+    });
+    const tables = new Set(this.#db.all("SELECT name FROM sqlite_master").map(([name]) => String(name)));
+    for (const listener of this.#changes) listener(tables);
+    return { changes };
+  }
+
+  async query(sql: string, args: readonly SqlValue[] = []): Promise<Rows> {
+    const statement = this.#db.compile(sql);
+    try {
+      const rows = statement.all(...args);
+      const columns = Array.from({ length: statement.columnCount }, (_, i) => statement.columnName(i));
+      return { columns, rows };
+    } finally {
+      statement.finalize();
+    }
+  }
+
+  onChange(listener: (tables: ReadonlySet<string>) => void): () => void {
+    this.#changes.add(listener);
+    return () => this.#changes.delete(listener);
+  }
+
+  status(): StatusView {
+    return this.#status;
+  }
+
+  subscribe(listener: () => void): () => void {
+    this.#statuses.add(listener);
+    return () => this.#statuses.delete(listener);
+  }
+
+  setStatus(change: Partial<StatusView>): void {
+    this.#status = { ...this.#status, ...change };
+    for (const listener of this.#statuses) listener();
+  }
+}

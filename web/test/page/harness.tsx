@@ -1,0 +1,22 @@
+// The page of a room over a FakeClient, which the test reaches as `window.fake`.
+
+import { createRoot } from "react-dom/client";
+import { RoomPage } from "../../src/page/room-page.tsx";
+import { CrmeshProvider } from "../../src/react/index.ts";
+import { FakeClient } from "./fake.ts";
+import "../../src/page/style.css";
+
+declare global {
+  interface Window {
+    fake: FakeClient;
+  }
+}
+
+window.fake = await FakeClient.open();
+const root = document.createElement("div");
+document.body.append(root);
+createRoot(root).render(
+  <CrmeshProvider client={window.fake}>
+    <RoomPage write="https://example.test/#room.write" read="https://example.test/#room.read.key" />
+  </CrmeshProvider>,
+);
