@@ -1,0 +1,153 @@
+package crsql
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"sync"
+
+	"github.com/crmesh/crmesh/pkg/crsql/changeset"
+)
+
+// replicaFormat is the format of the tables below, recorded in crmesh_meta.
+const replicaFormat = 1
+
+// What a replica keeps beside the CRRs, in tables that are none themselves.
+//
+// crmesh_log says where entries come from that are not this database's own; crmesh_vector and crmesh_resume are what
+// peers have told; crmesh_meta holds the format and the high waters; crmesh_parked holds changes that could not be
+// applied, under the local version that they would have got.
+var replicaSQL = []string{
+	`CREATE TABLE IF NOT EXISTS crmesh_log (local_version INTEGER PRIMARY KEY, site BLOB NOT NULL, origin_version INTEGER NOT NULL)`,
+	`CREATE TABLE IF NOT EXISTS crmesh_vector (site BLOB PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID`,
+	`CREATE TABLE IF NOT EXISTS crmesh_resume (site BLOB PRIMARY KEY, reached INTEGER NOT NULL) WITHOUT ROWID`,
+	`CREATE TABLE IF NOT EXISTS crmesh_meta (key TEXT PRIMARY KEY, value ANY) WITHOUT ROWID`,
+	`CREATE TABLE IF NOT EXISTS crmesh_parked (id INTEGER PRIMARY KEY, local_version INTEGER NOT NULL, tbl TEXT NOT NULL, pk BLOB NOT NULL,
+		cid TEXT NOT NULL, val, col_version INTEGER NOT NULL, site BLOB NOT NULL, cl INTEGER NOT NULL, seq INTEGER NOT NULL, reason TEXT NOT NULL)`,
+	`CREATE INDEX IF NOT EXISTS crmesh_parked_version ON crmesh_parked (local_version)`,
+	`CREATE INDEX IF NOT EXISTS crmesh_parked_cell ON crmesh_parked (tbl, pk, cid)`,
+}
+
+// Keys of crmesh_meta.
+const (
+	metaFormat   = "format"
+	metaHigh     = "high_water"     // highest local version that was ever reported
+	metaOwnHigh  = "own_high_water" // highest own version among those
+	metaVersions = "'" + metaHigh + "', '" + metaOwnHigh + "'"
+)
+
+// Prepared statements of the replica, beside those of the engine in statementkind.go.
+const (
+	stmtScan        statementKind = 128 + iota // clocks above a local version
+	stmtScanRest                               // clocks of a local version, behind a key
+	stmtRow                                    // key, causal length and values of a row
+	stmtOlder                                  // clocks of a row below a local version
+	stmtCount                                  // how many clocks are above a local version
+	stmtCountRest                              // how many of a local version, behind a key
+	stmtNextBelow                              // the highest local version below another
+	stmtSite                                   // the site of an ordinal
+	stmtNewest                                 // the highest local version of the parked changes
+	stmtHighWaters                             // both high waters
+	stmtSetMeta                                // one entry of crmesh_meta
+	stmtFloor                                  // pre_compact_dbversion
+	stmtOrigin                                 // where a local version comes from
+	stmtLogged                                 // whether a local version is recorded
+	stmtLog                                    // record where a local version comes from
+	stmtClaim                                  // raise an entry of the vector
+	stmtReached                                // store what was reached
+	stmtParkedScan                             // parked changes above a local version
+	stmtParkedRest                             // parked changes of a local version, behind an id
+	stmtParkedCell                             // parked changes of one cell
+	stmtParkedDrop                             // remove a parked change
+	stmtParkedAdd                              // add a parked change
+	stmtParkedAll                              // parked changes behind a local version and id, some
+	stmtParkedCount                            // how many are above a local version
+	stmtParkedLeft                             // how many of a local version, behind an id
+)
+
+// A Replica reads and applies the changes of a database for its peers. Its methods may be called from any goroutine.
+//
+// Every change of the database is part of one entry: what one local version holds. Entries come from a local commit,
+// or from Apply, which records where each comes from. A local version that was reported by any method never comes back
+// with other content, whatever happens to tables and processes in between.
+type Replica struct {
+	db *DB
+
+	mu     sync.Mutex       // guards the following
+	places map[string]int64 // of the tables in the walk through an entry, from firstPlace; they only grow
+	schema Schema           // as of schemaVersion
+	known  int64            // PRAGMA schema_version of schema; unknown: none was read
+}
+
+// OpenReplica prepares a database for replication. It creates the replica's own tables, which begin with crmesh_, and
+// makes sure that no local version is given out twice. There is one Replica for a DB, and it is made before the DB is
+// written to.
+func OpenReplica(ctx context.Context, db *DB) (*Replica, error) {
+	r := &Replica{db: db, places: make(map[string]int64), known: unknown}
+	err := db.transact(ctx, func(s *session) error {
+		for _, sql := range replicaSQL {
+			if err := s.run(ctx, sql); err != nil {
+				return fmt.Errorf("prepare the database for replication: %w", err)
+			}
+		}
+		if err := s.current(); err != nil {
+			return err
+		}
+		return s.engine.checkFormat()
+	})
+	if err != nil {
+		return nil, err
+	}
+	db.seal = seal
+	// Seals what was committed while no replica was there.
+	if err := db.transact(ctx, func(*session) error { return nil }); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (e *engine) checkFormat() error {
+	rows, err := e.query("SELECT value FROM main.crmesh_meta WHERE key = ?", metaFormat)
+	if err != nil {
+		return err
+	}
+	if len(rows) == 0 {
+		return e.exec("INSERT INTO main.crmesh_meta VALUES (?, ?)", metaFormat, int64(replicaFormat))
+	}
+	if format := rows[0][0]; format != int64(replicaFormat) {
+		return fmt.Errorf("the database was written by another version of crmesh (format %v, not %d): use that version", format, replicaFormat)
+	}
+	return nil
+}
+
+// number runs a statement that returns one number; 0 stands for none.
+func (e *engine) number(kind statementKind, sql string, args ...driver.Value) (int64, error) {
+	st, err := e.stmts.get(statementKey{kind: kind}, func() string { return sql })
+	if err != nil {
+		return 0, err
+	}
+	n, _, err := st.int64(args...)
+	return n, err
+}
+
+// tableNumber is number for a statement about a table's clocks.
+func (e *engine) clockNumber(kind statementKind, clock, sql string, args ...driver.Value) (int64, error) {
+	st, err := e.stmts.get(statementKey{kind: kind, cols: clock}, func() string { return fmt.Sprintf(sql, "main."+ident(clock)) })
+	if err != nil {
+		return 0, err
+	}
+	n, _, err := st.int64(args...)
+	return n, err
+}
+
+// write runs a prepared statement for its effect.
+func (e *engine) write(kind statementKind, sql string, args ...driver.Value) error {
+	st, err := e.stmts.get(statementKey{kind: kind}, func() string { return sql })
+	if err != nil {
+		return err
+	}
+	return st.exec(args...)
+}
+
+// siteBytes returns a site id as it is stored. An empty one stays a blob.
+func siteBytes(site changeset.SiteID) []byte { return append(make([]byte, 0, len(site)), site...) }

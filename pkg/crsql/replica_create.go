@@ -1,0 +1,152 @@
+package crsql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// SchemaError says why a table that a peer has was not created here. It is the fault of whoever sent the statement.
+type SchemaError struct {
+	Table  string
+	Reason string // a sentence without its full stop
+}
+
+// Error returns the reason, with the table.
+func (e *SchemaError) Error() string {
+	return fmt.Sprintf("the table %q was not created: %s", e.Table, e.Reason)
+}
+
+// CreateTables creates those of the tables that do not exist, as CRRs, and leaves those that exist as they are. It does
+// so in one transaction: all or none. A statement must be one CREATE TABLE of the table that it stands for, and no
+// more; anything else, and a table that cannot be a CRR, is a *SchemaError. It returns how many tables it created.
+//
+// Changes that were parked for the lack of them wait for ReplayParked.
+func (r *Replica) CreateTables(ctx context.Context, tables []TableSchema) (created int, err error) {
+	statements := make([]sqlStatement, len(tables))
+	for i, table := range tables {
+		if statements[i], err = createStatement(table); err != nil {
+			return 0, err
+		}
+	}
+	err = r.db.transact(ctx, func(s *session) error {
+		created = 0
+		for i, table := range tables {
+			exists, err := s.engine.query("SELECT 1 FROM main.sqlite_master WHERE name = ? COLLATE NOCASE", table.Name)
+			if err != nil {
+				return err
+			}
+			if len(exists) > 0 {
+				continue
+			}
+			if err := s.createCRR(ctx, table.Name, statements[i].sql); err != nil {
+				return err
+			}
+			created++
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	if created > 0 {
+		r.db.notify()
+	}
+	return created, nil
+}
+
+func (s *session) createCRR(ctx context.Context, name, sql string) error {
+	refuse := func(err error) error {
+		if ctx.Err() != nil || !refusable(err) {
+			return err
+		}
+		return &SchemaError{Table: name, Reason: err.Error()}
+	}
+	if err := s.run(ctx, sql); err != nil {
+		return refuse(err)
+	}
+	// What a reading of the text may have missed shows in what it did.
+	made, err := s.engine.query("SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = ?", name)
+	if err != nil {
+		return err
+	}
+	if len(made) != 1 {
+		return &SchemaError{Table: name, Reason: "its statement creates another table"}
+	}
+	if err := s.run(ctx, "SELECT crsql_as_crr("+literal(name)+")"); err != nil {
+		return refuse(err)
+	}
+	return nil
+}
+
+// createStatement returns the statement of a table if it is CREATE TABLE name (...), and only that.
+func createStatement(table TableSchema) (sqlStatement, error) {
+	refuse := func(reason string) (sqlStatement, error) {
+		return sqlStatement{}, &SchemaError{Table: table.Name, Reason: reason}
+	}
+	switch lower := strings.ToLower(table.Name); {
+	case table.Name == "" || strings.ContainsRune(table.Name, 0):
+		return refuse("a table needs a name without a NUL")
+	case strings.HasPrefix(lower, "sqlite_"), strings.HasPrefix(lower, "crsql_"), strings.HasPrefix(lower, "crmesh_"),
+		strings.Contains(lower, "__crsql_"):
+		return refuse("its name is reserved")
+	}
+	if strings.ContainsRune(table.SQL, 0) {
+		return refuse("its statement holds a NUL")
+	}
+	st, err := oneStatement(table.SQL)
+	if err != nil {
+		return refuse(err.Error())
+	}
+	scanner := newSQLScanner(st.sql)
+	for _, want := range []string{"CREATE", "TABLE"} {
+		kind, text, err := scanner.significant()
+		if err != nil || kind != tokenWord || !strings.EqualFold(text, want) {
+			return refuse("its statement is no CREATE TABLE")
+		}
+	}
+	kind, text, err := scanner.significant()
+	if err == nil && kind == tokenWord && strings.EqualFold(text, "IF") { // NOT EXISTS name: SQLite checks the words
+		for range 3 {
+			if kind, text, err = scanner.significant(); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil || kind != tokenWord && kind != tokenQuoted || unquote(text) != table.Name {
+		return refuse("its statement names another table")
+	}
+	if _, text, err := scanner.significant(); err != nil || text != "(" {
+		return refuse("its statement is no list of columns") // a schema name, or AS SELECT
+	}
+	return st, nil
+}
+
+// significant returns the next token that is no space.
+func (s *sqlScanner) significant() (tokenKind, string, error) {
+	for {
+		kind, text, err := s.token()
+		if err != nil {
+			return kind, "", err
+		}
+		if kind == tokenEnd {
+			return kind, "", errors.New("the statement ends early")
+		}
+		if kind != tokenSpace {
+			return kind, text, nil
+		}
+	}
+}
+
+// unquote returns the name that a token stands for.
+func unquote(token string) string {
+	quote := token[:1]
+	switch quote {
+	case `'`, `"`, "`":
+		return strings.ReplaceAll(token[1:len(token)-1], quote+quote, quote)
+	case "[":
+		return token[1 : len(token)-1]
+	}
+	return token
+}

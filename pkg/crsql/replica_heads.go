@@ -1,0 +1,189 @@
+package crsql
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+
+	"github.com/crmesh/crmesh/pkg/crsql/changeset"
+)
+
+// versions is what a database holds of local versions at one moment.
+type versions struct {
+	clocks  int64 // highest of the clock tables
+	parked  int64 // highest of the parked changes
+	high    int64 // highest that was ever reported; a version above it was committed by another program just now
+	ownHigh int64 // highest own one that was ever reported
+}
+
+func (v versions) newest() int64 { return max(v.clocks, v.parked) }
+func (v versions) heads() Heads  { return Heads{Own: v.ownHigh, Newest: v.newest()} }
+
+// readVersions reads them in the session's transaction.
+func (e *engine) readVersions() (versions, error) {
+	var v versions
+	for _, clock := range e.clockTables {
+		n, err := e.clockNumber(stmtMaxVersion, clock, "SELECT max(db_version) FROM %s")
+		if err != nil {
+			return v, err
+		}
+		v.clocks = max(v.clocks, n)
+	}
+	var err error
+	if v.parked, err = e.number(stmtNewest, "SELECT max(local_version) FROM main.crmesh_parked"); err != nil {
+		return v, err
+	}
+	st, err := e.stmts.get(statementKey{kind: stmtHighWaters}, func() string {
+		return "SELECT key, value FROM main.crmesh_meta WHERE key IN (" + metaVersions + ")"
+	})
+	if err != nil {
+		return v, err
+	}
+	return v, st.each(nil, func(row []driver.Value) error {
+		if toText(row[0]) == metaHigh {
+			v.high = toInt64(row[1])
+		} else {
+			v.ownHigh = toInt64(row[1])
+		}
+		return nil
+	})
+}
+
+// seal runs at the end of each write transaction. It stores the high waters, so that nothing is ever reported that a
+// restart would forget, and lifts the floor of the next db_version where the clocks have fallen below them.
+func seal(s *session) error {
+	if err := s.current(); err != nil { // the transaction may have changed the schema
+		return err
+	}
+	e := s.engine
+	v, err := e.readVersions()
+	if err != nil {
+		return err
+	}
+	if newest := v.newest(); newest > v.high {
+		own, err := e.newestOwn(v.clocks, v.high)
+		if err != nil {
+			return err
+		}
+		v.high, v.ownHigh = newest, max(v.ownHigh, own)
+		if err := e.setMeta(metaHigh, v.high); err != nil {
+			return err
+		}
+		if err := e.setMeta(metaOwnHigh, v.ownHigh); err != nil {
+			return err
+		}
+	}
+	if v.clocks < v.high {
+		return e.liftFloor(v.high)
+	}
+	return nil
+}
+
+// newestOwn returns the highest version up to newest and above after that was not applied, 0 if there is none.
+func (e *engine) newestOwn(newest, after int64) (int64, error) {
+	for version := newest; version > after; {
+		origin, err := e.number(stmtLogged, "SELECT 1 FROM main.crmesh_log WHERE local_version = ?", version)
+		if err != nil || origin == 0 {
+			return version, err
+		}
+		below := int64(0)
+		for _, clock := range e.clockTables {
+			n, err := e.clockNumber(stmtNextBelow, clock, "SELECT max(db_version) FROM %s WHERE db_version < ?", version)
+			if err != nil {
+				return 0, err
+			}
+			below = max(below, n)
+		}
+		version = below
+	}
+	return 0, nil
+}
+
+func (e *engine) setMeta(key string, n int64) error {
+	return e.write(stmtSetMeta, "INSERT INTO main.crmesh_meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", key, n)
+}
+
+// liftFloor makes cr-sqlite, here and in other programs, give its next commit a db_version above floor.
+func (e *engine) liftFloor(floor int64) error {
+	present, err := e.number(stmtFloor, "SELECT value FROM main.crsql_master WHERE key = 'pre_compact_dbversion'")
+	if err != nil || present >= floor {
+		return err
+	}
+	// The engine remembers the version that its own last commit had. It must read the floor, from the next commit on.
+	_, err = e.nextVersion(floor)
+	if err != nil {
+		return err
+	}
+	return e.exec("INSERT INTO main.crsql_master VALUES ('pre_compact_dbversion', ?) ON CONFLICT DO UPDATE SET value = excluded.value", floor)
+}
+
+// settled runs f in a snapshot whose local versions are all within the high waters. Where another program has committed
+// since, they are stored first.
+func (r *Replica) settled(ctx context.Context, f func(*session, versions) error) error {
+	const attempts = 10 // another program may commit between any two
+	for range attempts {
+		done := false
+		err := r.db.snapshot(ctx, func(s *session) error {
+			v, err := s.engine.readVersions()
+			if err != nil || v.newest() > v.high {
+				return err
+			}
+			done = true
+			return f(s, v)
+		})
+		if err != nil || done {
+			return err
+		}
+		if err := r.db.transact(ctx, func(*session) error { return nil }); err != nil { // seals
+			return err
+		}
+	}
+	return fmt.Errorf("another program writes to the database without pause: it could not be read in %d attempts", attempts)
+}
+
+// Heads returns how far the database is. It costs little.
+func (r *Replica) Heads(ctx context.Context) (Heads, error) {
+	var heads Heads
+	err := r.settled(ctx, func(_ *session, v versions) error {
+		heads = v.heads()
+		return nil
+	})
+	return heads, err
+}
+
+// State returns what a replica starts from.
+func (r *Replica) State(ctx context.Context) (State, error) {
+	var state State
+	err := r.settled(ctx, func(s *session, v versions) (err error) {
+		state = State{Site: s.engine.siteID, Heads: v.heads()}
+		if state.Vector, err = s.engine.siteNumbers("SELECT site, version FROM main.crmesh_vector"); err != nil {
+			return err
+		}
+		if state.Resume, err = s.engine.siteNumbers("SELECT site, reached FROM main.crmesh_resume"); err != nil {
+			return err
+		}
+		parked, err := s.engine.query("SELECT count(*) FROM main.crmesh_parked")
+		if err != nil {
+			return err
+		}
+		state.Parked = toInt64(parked[0][0])
+		state.Schema, err = r.readSchema(s.engine)
+		return err
+	})
+	return state, err
+}
+
+func (e *engine) siteNumbers(sql string) (map[changeset.SiteID]int64, error) {
+	rows, err := e.query(sql)
+	if err != nil {
+		return nil, err
+	}
+	numbers := make(map[changeset.SiteID]int64, len(rows))
+	for _, row := range rows {
+		numbers[changeset.SiteID(toBytes(row[0]))] = toInt64(row[1])
+	}
+	return numbers, nil
+}
+
+// Commits returns the DB's channel of commits. See DB.Commits.
+func (r *Replica) Commits() <-chan struct{} { return r.db.Commits() }
