@@ -7,7 +7,7 @@ const places = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/goog
 
 /** The browser's program: $CHROMIUM, or where Linux distributions put it. */
 export function chromiumPath(): string {
-  const path = process.env["CHROMIUM"] ?? places.find(existsSync);
+  const path = process.env.CHROMIUM ?? places.find(existsSync);
   if (path === undefined)
     throw new Error("Chromium is missing: install it, or name its program in $CHROMIUM");
   return path;

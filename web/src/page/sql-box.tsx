@@ -105,7 +105,12 @@ function Result({ outcome }: { outcome: Outcome }) {
         {rows.length.toLocaleString("en")} {rows.length === 1 ? "row" : "rows"}, {took}
         {rows.length > SHOWN && `; the first ${SHOWN} are shown`}
       </p>
-      <section className="grid-scroll" tabIndex={0} aria-label="Result">
+      <section
+        className="grid-scroll"
+        aria-label="Result"
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: a scrolling region has to be reachable by keyboard
+        tabIndex={0}
+      >
         <table data-testid="sql-result">
           <thead>
             <tr>

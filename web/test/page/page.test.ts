@@ -8,7 +8,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { launchChromium } from "../chromium.ts";
 
 const web = fileURLToPath(new URL("../..", import.meta.url));
-const shots = process.env["SHOTS"];
+const shots = process.env.SHOTS;
 let server: ViteDevServer;
 let browser: Browser;
 let page: Page;

@@ -15,7 +15,7 @@ import {
   type Table,
   updateSQL,
 } from "../tables.ts";
-import { sizeText } from "../values.ts";
+import { kindOfColumn, sizeText } from "../values.ts";
 import { AddRow } from "./add-row.tsx";
 import { CellEditor } from "./cell-editor.tsx";
 import { CellView, cellClass, plain } from "./cell-view.tsx";
@@ -100,7 +100,6 @@ export function Grid({ table, writer }: { table: Table; writer: boolean }) {
         <p className="count" data-testid="row-count" data-count={total}>
           {count.result ? `${total.toLocaleString("en")} ${total === 1 ? "row" : "rows"}` : "Counting…"}
         </p>
-        <Pager page={shown} pages={pages} turn={turn} />
         {writer && (
           <button
             type="button"
@@ -111,6 +110,7 @@ export function Grid({ table, writer }: { table: Table; writer: boolean }) {
             Add a row
           </button>
         )}
+        <Pager page={shown} pages={pages} turn={turn} />
       </div>
       {adding && writer && <AddRow table={table} close={() => setAdding(false)} />}
       <p className="notice" role="status">
@@ -131,7 +131,12 @@ export function Grid({ table, writer }: { table: Table; writer: boolean }) {
           <thead>
             <tr aria-rowindex={1}>
               {table.columns.map((column) => (
-                <th key={column.name} scope="col" aria-sort={sortOf(order, column)}>
+                <th
+                  key={column.name}
+                  scope="col"
+                  className={numeric(column) ? "numeric" : ""}
+                  aria-sort={sortOf(order, column)}
+                >
                   <button
                     type="button"
                     className="sort"
@@ -229,6 +234,12 @@ export function Grid({ table, writer }: { table: Table; writer: boolean }) {
       </p>
     </section>
   );
+}
+
+/** Numbers stand to the right, and so does the head of their column. */
+function numeric(column: Column): boolean {
+  const kind = kindOfColumn(column.type);
+  return kind === "INTEGER" || kind === "REAL";
 }
 
 function sortOf(order: Order | undefined, column: Column): "ascending" | "descending" | "none" {
