@@ -75,3 +75,54 @@ type LinkStatus struct {
 	Behind   int   // sites of which it covers less than we do
 	Ahead    int   // sites of which it covers more than we do
 }
+
+// Status returns a picture of the core.
+func (c *Core) Status() Status {
+	s := Status{
+		Site: c.cfg.Site, Writer: c.cfg.Writer, Own: c.own, Newest: c.newest, Vector: c.vector, Synced: c.Synced(),
+		Feeder: c.feeder, Applied: c.counters,
+	}
+	for _, id := range c.order {
+		if l := c.links[id]; !l.closing {
+			s.Links = append(s.Links, c.linkStatus(l))
+		}
+	}
+	return s
+}
+
+func (c *Core) linkStatus(l *link) LinkStatus {
+	return LinkStatus{
+		Link: l.id, Remote: l.remote, Live: l.live, Writer: l.writer, Schema: l.live && l.remoteHash == c.schemaHash,
+		CatchingUp: !l.caughtUp, Received: l.receivedChanges, Remaining: l.remaining, Queued: len(l.inbox),
+		Waiting: len(l.claims),
+		Serving: c.isServing(l), Sent: l.sentChanges, Unsent: max(l.unsent, 0), Held: len(l.held), InFlight: len(l.inflight),
+		Behind: len(c.vector.Without(l.remote).Since(l.known)), Ahead: len(l.known.Without(c.cfg.Site).Since(c.vector)),
+	}
+}
+
+// isServing reports whether there is something to send to the link's other side, or unreported.
+func (c *Core) isServing(l *link) bool {
+	return c.cfg.Writer && l.live && (!l.ended || c.newest > l.walked || l.owed || l.reading != nil || len(l.held) > 0 ||
+		len(l.outbox) > 0 || len(l.inflight) > 0)
+}
+
+// Synced reports whether all links are live, we cover all that the other sides cover, as far as they can send it to
+// us, and they cover all that we do, as far as we can send it to them.
+func (c *Core) Synced() bool {
+	if c.applying != nil {
+		return false
+	}
+	for _, id := range c.order {
+		l := c.links[id]
+		if l.closing {
+			continue
+		}
+		if !l.live || len(l.inbox) > 0 || c.isServing(l) {
+			return false
+		}
+		if l.writer && !c.vector.CoversAll(l.known) || c.cfg.Writer && !l.known.CoversAll(c.vector.Without(l.remote)) {
+			return false
+		}
+	}
+	return true
+}

@@ -46,6 +46,16 @@ func (v Vector) With(site SiteID, version int64) Vector {
 	return out
 }
 
+// Without returns a Vector like v without site; v itself, where site is missing.
+func (v Vector) Without(site SiteID) Vector {
+	if _, ok := v[site]; !ok {
+		return v
+	}
+	out := maps.Clone(v)
+	delete(out, site)
+	return out
+}
+
 // Max returns the entry-wise maximum of v and o, and v itself where that is v.
 func (v Vector) Max(o Vector) Vector {
 	if v.CoversAll(o) {

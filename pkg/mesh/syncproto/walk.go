@@ -1,0 +1,358 @@
+package syncproto
+
+import "slices"
+
+// maxRelease is how many held entries one Read releases at most.
+const maxRelease = 1024
+
+// held is an entry that was held back.
+type held struct {
+	l       int64
+	origin  SiteID
+	version int64
+	since   int64 // tick
+}
+
+// serving is a link's sending side: a walk through our entries.
+type serving struct {
+	cursor  Position // all up to here was sent, skipped or held
+	ended   bool     // the walk got to the end of its snapshot
+	walked  int64    // c.newest when the read was issued that got there
+	served  bool     // the first walk got to its end
+	unsent  int64    // about how many changes are left to walk; -1: not counted
+	held    []held   // ascending by L
+	reading *reading // outstanding
+
+	release  []int64  // held entries that are being released, ascending; nil: none
+	released Position // how far
+	dueTick  int64    // the last tick at which held entries were looked through for due ones
+	lastOnly bool     // the last read released held entries
+
+	outbox        []outgoing // composed, waiting for the window
+	sentMessages  int64
+	ackedMessages int64
+	inflight      []int // sizes of what is between the two
+	inflightBytes int
+	sentChanges   int64
+
+	// Claims. The last ones sent, and when to look whether new ones without entries are needed.
+	owed       bool // the next end of a walk sends claims, entries or not
+	lastClaims Vector
+	claimsGen  int64  // c.gen when claims were last considered
+	claimsAt   int64  // tick; 0: none
+	claimsMark Vector // what has to be covered by then
+}
+
+// reading is an outstanding Read.
+type reading struct {
+	id     uint64
+	only   bool
+	claims Vector // the core's vector when the read was issued: what the snapshot holds at least
+	gen    int64
+	newest int64
+}
+
+// outgoing is a message with its size.
+type outgoing struct {
+	m       *Changes
+	size    int
+	changes int
+}
+
+// startWalk begins a link's walk behind what the other side has stored as reached.
+func (s *serving) startWalk(resume, newest int64) {
+	s.unsent, s.dueTick = -1, -1
+	if resume <= newest {
+		s.cursor = Position{resume, EntryEnd}
+	}
+}
+
+// serve sends what the window allows, and asks for the next entries.
+func (c *Core) serve(l *link) {
+	if !c.cfg.Writer {
+		return
+	}
+	for len(l.outbox) > 0 && l.windowOpen() {
+		c.transmit(l, l.outbox[0])
+		l.outbox = slices.Delete(l.outbox, 0, 1)
+	}
+	if l.reading != nil || len(l.outbox) > 0 || !l.windowOpen() {
+		return
+	}
+	release, walk := c.wantsRelease(l), c.wantsWalk(l)
+	switch {
+	case release && !(walk && l.lastOnly): // in turn, where both are wanted
+		c.readHeld(l)
+	case walk:
+		c.readOn(l)
+	}
+}
+
+func (l *link) windowOpen() bool {
+	return len(l.inflight) < WindowMessages && l.inflightBytes < WindowBytes
+}
+
+func (c *Core) transmit(l *link, o outgoing) {
+	l.sentMessages++
+	l.inflight = append(l.inflight, o.size)
+	l.inflightBytes += o.size
+	l.sentChanges += int64(countChanges(o.m))
+	c.send(l, o.m)
+}
+
+// acknowledge takes the other side's count of applied messages. It reports false if the count is impossible.
+func (l *link) acknowledge(applied int64) bool {
+	if applied < l.ackedMessages || applied > l.sentMessages {
+		return false
+	}
+	n := int(applied - l.ackedMessages)
+	for _, size := range l.inflight[:n] {
+		l.inflightBytes -= size
+	}
+	l.inflight = slices.Delete(l.inflight, 0, n)
+	l.ackedMessages = applied
+	return true
+}
+
+// wantsWalk reports whether the walk has to go on: to entries, or to its end for the sake of claims.
+func (c *Core) wantsWalk(l *link) bool {
+	if len(l.held) >= MaxHeld {
+		return false
+	}
+	if !l.ended || c.newest > l.walked || l.owed {
+		return true
+	}
+	if l.claimsAt == 0 && c.gen != l.claimsGen {
+		l.claimsGen, l.claimsAt, l.claimsMark = c.gen, c.now+ClaimTicks, c.vector
+	}
+	if l.claimsAt == 0 || c.now < l.claimsAt {
+		return false
+	}
+	if !l.needsClaims(l.claimsMark) {
+		l.claimsAt = 0
+		return false
+	}
+	return true
+}
+
+// needsClaims reports whether v has news for the other side that was not claimed yet.
+func (l *link) needsClaims(v Vector) bool {
+	for site, version := range v {
+		if site != l.remote && version > l.known[site] && version > l.lastClaims[site] {
+			return true
+		}
+	}
+	return false
+}
+
+// readOn asks for the entries behind the cursor.
+func (c *Core) readOn(l *link) {
+	r := c.newRead(l, false)
+	r.After = l.cursor
+	r.Count = !l.ended && l.unsent < 0
+	r.Decide = decideWalk(c.cfg.Site, l)
+	c.ready.Reads = append(c.ready.Reads, r)
+}
+
+func (c *Core) newRead(l *link, only bool) ReadRequest {
+	c.reads++
+	l.reading = &reading{id: c.reads, only: only, claims: c.vector, gen: c.gen, newest: c.newest}
+	l.lastOnly = only
+	return ReadRequest{ID: c.reads, Link: l.id, MaxBytes: SoftBytes, MaxChanges: SoftChanges}
+}
+
+// decideWalk returns the decision for each entry of a walk. It runs apart from the core, and so keeps what it needs.
+func decideWalk(self SiteID, l *link) func(SiteID, int64) Decision {
+	known, neighbours, feed, remote := l.known, l.neighbours, l.feed, l.remote
+	room, decisions := MaxHeld-len(l.held), 0
+	return func(origin SiteID, version int64) Decision {
+		if decisions++; decisions > MaxDecisions {
+			return DecideStop
+		}
+		switch {
+		case known.Covers(origin, version):
+			return DecideSkip
+		case origin == self:
+			return DecideSend
+		case feed && origin != remote && !isIn(neighbours, origin):
+			return DecideSend
+		case room == 0:
+			return DecideStop
+		}
+		room--
+		return DecideHold
+	}
+}
+
+// wantsRelease reports whether held entries are to be sent after all.
+func (c *Core) wantsRelease(l *link) bool {
+	if l.release == nil && l.dueTick != c.now && len(l.held) > 0 {
+		l.dueTick = c.now
+		for _, h := range l.held {
+			if c.due(l, h) {
+				l.release = append(l.release, h.l)
+				if len(l.release) == maxRelease {
+					break
+				}
+			}
+		}
+		l.released = Position{}
+	}
+	return l.release != nil
+}
+
+// due reports whether a held entry has waited for long enough. What a neighbour of the other side (or that itself) made
+// should have come from there. All else waits until the other side takes it from us.
+func (c *Core) due(l *link, h held) bool {
+	if h.origin == l.remote || isIn(l.neighbours, h.origin) {
+		return c.now-h.since >= HoldTicks && !l.busy
+	}
+	return l.feed
+}
+
+// readHeld asks for the entries that are being released.
+func (c *Core) readHeld(l *link) {
+	r := c.newRead(l, true)
+	r.After, r.Only = l.released, l.release
+	known := l.known
+	r.Decide = func(origin SiteID, version int64) Decision {
+		if known.Covers(origin, version) {
+			return DecideSkip
+		}
+		return DecideSend
+	}
+	c.ready.Reads = append(c.ready.Reads, r)
+}
+
+// ReadDone answers a ReadRequest.
+func (c *Core) ReadDone(r ReadResult) {
+	// Before anything of the snapshot goes out: nobody may know of an own version that we do not know of.
+	c.advance(r.Own, r.Newest, nil)
+	l := c.open(r.Link)
+	if l == nil || l.reading == nil || l.reading.id != r.ID {
+		return
+	}
+	read := l.reading
+	l.reading = nil
+	if read.only {
+		c.releaseDone(l, r)
+	} else {
+		c.walkDone(l, r, read)
+	}
+}
+
+// releaseDone sends released entries. They carry no claims: those of before have deps that name the entries, and
+// the walk that follows makes new ones.
+func (c *Core) releaseDone(l *link, r ReadResult) {
+	parts := c.compose(l, r.Entries, 0)
+	gone := func(L int64) bool { return r.End || L <= r.Next.whole() }
+	for i := range parts {
+		parts[i].m.Reached = l.reached(EntryEnd)
+	}
+	l.held = slices.DeleteFunc(l.held, func(h held) bool {
+		_, found := slices.BinarySearch(l.release, h.l)
+		return found && gone(h.l)
+	})
+	l.release = slices.DeleteFunc(slices.Clone(l.release), gone)
+	l.released = r.Next
+	if len(l.release) == 0 {
+		l.release = nil
+		l.dueTick = -1 // there may be more
+	}
+	if n := len(parts); n > 0 {
+		parts[n-1].m.Reached = l.reached(EntryEnd)
+	}
+	l.owed = true // deps have become fewer, also where nothing was left to send
+	l.outbox = append(l.outbox, parts...)
+}
+
+// walkDone sends the entries of a walk, holds others back, and claims at the end.
+func (c *Core) walkDone(l *link, r ReadResult, read *reading) {
+	for _, e := range r.Entries {
+		if e.Held && !l.known.Covers(e.Origin, e.Version) {
+			l.held = append(l.held, held{e.L, e.Origin, e.Version, c.now})
+		}
+	}
+	l.countUnsent(r)
+	l.cursor, l.ended = r.Next, r.End
+	parts := c.compose(l, r.Entries, max(l.unsent, 1))
+	if n := len(parts); n > 0 {
+		parts[n-1].m.Reached = l.reached(l.cursor.whole())
+		l.owed = true
+	}
+	if r.End {
+		l.walked = max(read.newest, r.Newest)
+		l.unsent = -1
+		parts = c.claim(l, parts, read, r.Own)
+	}
+	l.outbox = append(l.outbox, parts...)
+}
+
+// countUnsent keeps the count of what the walk has left. It is a guess: skipped and held entries are not taken off.
+func (l *link) countUnsent(r ReadResult) {
+	if r.Remaining > 0 {
+		l.unsent = r.Remaining
+	}
+	if l.unsent >= 0 {
+		for _, e := range r.Entries {
+			l.unsent -= int64(len(e.Changes))
+		}
+		l.unsent = max(l.unsent, 0)
+	}
+}
+
+// claim puts claims and deps on the last message of a walk, making one where claims are all there is to say.
+//
+// Claims are the vector of the time at which the read was issued: what has been applied since may not be in the snapshot. Our
+// own entry is that of the snapshot, all of which is sent. So each row in the snapshot of an entry that the claims
+// cover was sent on this link before, is covered by the other side, or is named in the deps.
+func (c *Core) claim(l *link, parts []outgoing, read *reading, own int64) []outgoing {
+	claims := read.claims.With(c.cfg.Site, own)
+	if !l.owed && !l.needsClaims(l.claimsIfDue(claims, c.now)) {
+		l.served = true
+		return parts
+	}
+	deps := l.deps()
+	size := vectorSize(claims) + vectorSize(deps)
+	if n := len(parts); n == 0 || parts[n-1].size+size > l.maxMessage-headerSize {
+		parts = append(parts, outgoing{m: &Changes{}})
+	}
+	last := &parts[len(parts)-1]
+	last.m.Claims, last.m.Deps = claims, deps
+	last.m.Reached = l.reached(l.cursor.whole())
+	last.m.Remaining = 0
+	last.size = sizeOf(last.m)
+	l.lastClaims, l.claimsGen, l.claimsAt = claims, read.gen, 0
+	l.owed, l.served = false, true
+	return parts
+}
+
+// claimsIfDue returns what has to be news to the other side for claims without entries: anything in claims on the first
+// walk, then what it should have got from elsewhere by now.
+func (l *link) claimsIfDue(claims Vector, now int64) Vector {
+	if !l.served {
+		return claims
+	}
+	if l.claimsAt != 0 && now >= l.claimsAt {
+		return l.claimsMark
+	}
+	return nil
+}
+
+// deps returns for each origin of a held entry its highest version.
+func (l *link) deps() Vector {
+	deps := Vector{}
+	for _, h := range l.held {
+		deps[h.origin] = max(deps[h.origin], h.version)
+	}
+	return deps
+}
+
+// reached returns the last local version at or below walked with nothing held at or below it.
+func (l *link) reached(walked int64) int64 {
+	walked = min(walked, l.cursor.whole())
+	if len(l.held) > 0 {
+		walked = min(walked, l.held[0].l-1)
+	}
+	return max(walked, 0)
+}
