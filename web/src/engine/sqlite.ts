@@ -258,6 +258,11 @@ export class Statement {
     return this.#busy;
   }
 
+  /** The text of this one statement, where `sql` holds several. */
+  text(): string {
+    return readCString(this.#wasm, this.#wasm._sqlite3_sql(this.#handle));
+  }
+
   get columnCount(): number {
     return this.#wasm._sqlite3_column_count(this.#handle);
   }

@@ -22,6 +22,7 @@ export interface SqliteWasm {
   _sqlite3_get_autocommit(db: Pointer): number;
   _sqlite3_changes(db: Pointer): number;
   _sqlite3_prepare_v2(db: Pointer, sql: Pointer, bytes: number, statement: Pointer, tail: Pointer): number;
+  _sqlite3_sql(statement: Pointer): Pointer;
   _sqlite3_step(statement: Pointer): number;
   _sqlite3_reset(statement: Pointer): number;
   _sqlite3_finalize(statement: Pointer): number;
