@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/crmesh/crmesh/pkg/signaling"
+	"github.com/crmesh/crmesh/pkg/signaling/signalclient"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 20 * time.Second
+
+// The command serves page and WebSocket, says where, and stops cleanly.
+func TestServe(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	out, in := io.Pipe()
+	var log bytes.Buffer // read after the end of run only
+	done := make(chan error, 1)
+	go func() {
+		err := run(ctx, []string{"--listen", "127.0.0.1:0", "--stun", "127.0.0.1:0", "--log-format", "json"}, in, &log)
+		_ = in.Close()
+		done <- err
+	}()
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() {
+		t.Fatalf("it said nothing: %v", <-done)
+	}
+	url, ok := strings.CutPrefix(lines.Text(), "signal serves ")
+	if !ok {
+		t.Fatalf("it said %q", lines.Text())
+	}
+	httpClient := &http.Client{Transport: &http.Transport{}}
+	defer httpClient.CloseIdleConnections()
+	for _, path := range []string{"", "healthz", "readyz"} {
+		response, err := httpClient.Get(url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			t.Errorf("/%s: %s", path, response.Status)
+		}
+	}
+	keys, err := signaling.NewRoom(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := signalclient.New(signalclient.Config{URLs: []string{url}, Keys: keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	select {
+	case e := <-client.Events():
+		joined, ok := e.(signalclient.Joined)
+		if !ok || len(joined.ICEServers) != 1 || !strings.HasPrefix(joined.ICEServers[0].URLs[0], "stun:127.0.0.1:") {
+			t.Fatalf("first event %+v", e)
+		}
+	case <-time.After(patience):
+		t.Fatal("no join")
+	}
+	cancel()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(patience):
+		t.Fatal("it does not stop")
+	}
+	for line := range strings.Lines(log.String()) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("not JSON: %s", line)
+		}
+	}
+}
+
+// Whatever is wrong is one sentence, and nothing is left running.
+func TestFailures(t *testing.T) {
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = busy.Close() }()
+	busyUDP, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = busyUDP.Close() }()
+	t.Setenv("CRMESH_MAX_ROOMS", "-5")
+	for _, c := range []struct {
+		args string
+		want string
+	}{
+		{"--max-rooms 1 --stun off --listen " + busy.Addr().String(), "choose another address with --listen"},
+		{"--max-rooms 1 --listen 127.0.0.1:0 --stun " + busyUDP.LocalAddr().String(), "the STUN port cannot be opened"},
+		{"--listen 127.0.0.1:0 --stun off", "the limit of rooms must be above zero"}, // from the environment
+		{"--no-such-flag", "unknown flag --no-such-flag; see signal --help"},
+		{"--log-format xml", "log-format"},
+		{"--max-rooms 1 --stun off --trusted-proxies nonsense", "is neither an address nor a network"},
+		{"serve too", "unexpected argument too"},
+		{"--max-rooms 1 --stun off --listen nonsense", "cannot listen on nonsense"},
+	} {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		var stdout bytes.Buffer
+		err := run(ctx, strings.Fields(c.args), &stdout, io.Discard)
+		cancel()
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") || stdout.Len() != 0 {
+			t.Errorf("%s: %v, and said %q; want %q", c.args, err, stdout.String(), c.want)
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	var stdout bytes.Buffer
+	if err := run(context.Background(), []string{"serve", "--help"}, &stdout, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"--listen", "$CRMESH_GRACE", "--max-members=512"} {
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("the help does not name %s", want)
+		}
+	}
+}
