@@ -40,6 +40,7 @@ import {
   appendString,
   appendUvarint,
   appendVector,
+  compareText,
   Parser,
   Refs,
 } from "./wire.ts";
@@ -317,14 +318,8 @@ function parseSchema(p: Parser): Schema {
     const name = p.text("a name", 1, MaxName);
     const sql = p.text("a CREATE TABLE statement", 1, MaxSchemaSQL);
     const last = tables.at(-1);
-    if (last && !ascending(last.name, name)) throw malformed("the tables are not in ascending order");
+    if (last && compareText(last.name, name) >= 0) throw malformed("the tables are not in ascending order");
     tables.push({ name, sql });
   }
   return { type: TypeSchema, hash, tables };
-}
-
-// Bytewise, which is not the order of JavaScript strings.
-function ascending(a: string, b: string): boolean {
-  const encoder = new TextEncoder();
-  return compareBytes(encoder.encode(a), encoder.encode(b)) < 0;
 }

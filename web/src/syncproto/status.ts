@@ -1,8 +1,11 @@
 // What the core tells about itself.
 
+import { compareBytes } from "../changeset/value.ts";
 import type { ProtocolError } from "./errors.ts";
+import type { Link } from "./link.ts";
 import type { LinkID } from "./ops.ts";
-import type { SiteID, Vector } from "./vector.ts";
+import type { CoreState } from "./state.ts";
+import { coversAll, type SiteID, since, type Vector, without } from "./vector.ts";
 
 // What happened.
 
@@ -107,4 +110,69 @@ export interface LinkStatus {
   readonly behind: number;
   /** Sites of which it covers more than we do. */
   readonly ahead: number;
+}
+
+/** A picture of the core. */
+export function statusOf(c: CoreState): Status {
+  const links = c.order.map((id) => c.link(id)).filter((l) => !l.closing);
+  return {
+    site: c.cfg.site,
+    writer: c.cfg.writer,
+    own: c.own,
+    newest: c.newest,
+    vector: c.vector,
+    synced: synced(c),
+    feeder: c.feeder,
+    links: links.map((l) => linkStatus(c, l)),
+    applied: { ...c.counters },
+  };
+}
+
+function linkStatus(c: CoreState, l: Link): LinkStatus {
+  return {
+    link: l.id,
+    remote: l.remote,
+    live: l.live,
+    writer: l.writer,
+    schema: l.live && compareBytes(l.remoteHash, c.schemaHash) === 0,
+    catchingUp: !l.caughtUp,
+    received: l.receivedChanges,
+    remaining: l.remaining,
+    queued: l.inbox.length,
+    waiting: l.claims.length,
+    serving: isServing(c, l),
+    sent: l.sentChanges,
+    unsent: Math.max(l.unsent, 0),
+    held: l.held.length,
+    inFlight: l.inflight.length,
+    behind: since(without(c.vector, l.remote), l.known).size,
+    ahead: since(without(l.known, c.cfg.site), c.vector).size,
+  };
+}
+
+// Whether there is something to send to the link's other side, or unreported.
+function isServing(c: CoreState, l: Link): boolean {
+  return (
+    c.cfg.writer &&
+    l.live &&
+    (!l.ended ||
+      c.newest > l.walked ||
+      l.owed ||
+      l.reading !== undefined ||
+      l.held.length > 0 ||
+      l.outbox.length > 0 ||
+      l.inflight.length > 0)
+  );
+}
+
+/** See `Core.synced`. */
+export function synced(c: CoreState): boolean {
+  if (c.applying) return false;
+  return c.order.every((id) => {
+    const l = c.link(id);
+    if (l.closing) return true;
+    if (!l.live || l.inbox.length > 0 || isServing(c, l)) return false;
+    if (l.writer && !coversAll(c.vector, l.known)) return false;
+    return !c.cfg.writer || coversAll(l.known, without(c.vector, l.remote));
+  });
 }

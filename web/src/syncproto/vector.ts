@@ -36,6 +36,14 @@ export function withVersion(v: Vector, site: SiteID, version: number): Vector {
   return covers(v, site, version) ? v : new Map(v).set(site, version);
 }
 
+/** A vector like `v` without `site`; `v` itself, where it does not have it. */
+export function without(v: Vector, site: SiteID): Vector {
+  if (!v.has(site)) return v;
+  const out = new Map(v);
+  out.delete(site);
+  return out;
+}
+
 /** The entry-wise maximum of `v` and `o`, and `v` itself where that is `v`. */
 export function maxOf(v: Vector, o: Vector): Vector {
   if (coversAll(v, o)) return v;
@@ -44,7 +52,7 @@ export function maxOf(v: Vector, o: Vector): Vector {
   return out;
 }
 
-/** The entries of `v` that are above those of `o`. */
+/** The entries of `v` that are above those of `o`; empty if there are none. */
 export function since(v: Vector, o: Vector): Vector {
   const out = new Map<SiteID, number>();
   for (const [site, version] of v) {

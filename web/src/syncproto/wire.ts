@@ -11,6 +11,37 @@ import { type SiteID, sitesOf, type Vector } from "./vector.ts";
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
+/** The length of `s` in UTF-8, in bytes; -1 for a string that has no UTF-8, because of a lone surrogate. */
+export function utf8Length(s: string): number {
+  let n = s.length;
+  for (let i = 0; i < s.length; i++) {
+    const c = s.charCodeAt(i);
+    if (c < 0x80) continue;
+    n += c < 0x800 ? 1 : 2;
+    if (c < 0xd800 || c > 0xdfff) continue;
+    const low = s.charCodeAt(i + 1);
+    if (c > 0xdbff || !(low >= 0xdc00 && low <= 0xdfff)) return -1;
+    i++; // four bytes for the two
+  }
+  return n;
+}
+
+/** Orders strings by their UTF-8 bytes, which is not the order of JavaScript: negative, 0 or positive. */
+export function compareText(a: string, b: string): number {
+  const n = Math.min(a.length, b.length);
+  for (let i = 0; i < n; i++) {
+    const x = a.charCodeAt(i);
+    const y = b.charCodeAt(i);
+    if (x !== y) return rank(x) - rank(y);
+  }
+  return a.length - b.length;
+}
+
+// Surrogates stand for what lies above all that one code unit holds.
+function rank(c: number): number {
+  return c >= 0xd800 && c <= 0xdfff ? c + 0x10000 : c;
+}
+
 /** Appends the unsigned 64 bits of `n`. */
 export function appendUvarint(w: ByteWriter, n: number | bigint): void {
   let rest = n;

@@ -1,0 +1,392 @@
+// A link's sending side: a walk through our entries.
+
+import {
+  compose,
+  countChanges,
+  headerSize,
+  messageOf,
+  newDraft,
+  type Outgoing,
+  sizeOf,
+  vectorSize,
+} from "./compose.ts";
+import type { Link } from "./link.ts";
+import { SoftBytes, SoftChanges } from "./message.ts";
+import {
+  ClaimTicks,
+  DecideHold,
+  DecideSend,
+  DecideSkip,
+  DecideStop,
+  type Decision,
+  HoldTicks,
+  MaxDecisions,
+  MaxHeld,
+  type ReadRequest,
+  type ReadResult,
+  WindowBytes,
+  WindowMessages,
+} from "./ops.ts";
+import type { CoreState } from "./state.ts";
+import {
+  covers,
+  EntryEnd,
+  emptyVector,
+  type Position,
+  type SiteID,
+  type Vector,
+  wholeOf,
+  withVersion,
+} from "./vector.ts";
+
+/** How many held entries one Read releases at most. */
+const maxRelease = 1024;
+
+/** An entry that was held back. */
+interface Held {
+  readonly l: number;
+  readonly origin: SiteID;
+  readonly version: number;
+  /** Tick. */
+  readonly since: number;
+}
+
+/** An outstanding Read. */
+interface Reading {
+  readonly id: number;
+  readonly only: boolean;
+  /** The core's vector when the read was issued: what the snapshot holds at least. */
+  readonly claims: Vector;
+  readonly gen: number;
+  readonly newest: number;
+}
+
+/** A link's sending side. */
+export interface Serving {
+  /** All up to here was sent, skipped or held. */
+  cursor: Position;
+  /** The walk got to the end of its snapshot. */
+  ended: boolean;
+  /** newest when the read was issued that got there. */
+  walked: number;
+  /** The first walk got to its end. */
+  served: boolean;
+  /** About how many changes are left to walk; -1: not counted. */
+  unsent: number;
+  /** Ascending by l. */
+  held: Held[];
+  /** Outstanding. */
+  reading: Reading | undefined;
+
+  /** Held entries that are being released, ascending; undefined: none. */
+  release: readonly number[] | undefined;
+  /** How far. */
+  released: Position;
+  /** The last tick at which held entries were looked through for due ones. */
+  dueTick: number;
+  /** The last read released held entries. */
+  lastOnly: boolean;
+
+  /** Composed, waiting for the window. */
+  outbox: Outgoing[];
+  sentMessages: number;
+  ackedMessages: number;
+  /** Sizes of what is between the two. */
+  inflight: number[];
+  inflightBytes: number;
+  sentChanges: number;
+
+  // Claims. The last ones sent, and when to look whether new ones without entries are needed.
+
+  /** The next end of a walk sends claims, entries or not. */
+  owed: boolean;
+  lastClaims: Vector;
+  /** gen when claims were last considered. */
+  claimsGen: number;
+  /** Tick; 0: none. */
+  claimsAt: number;
+  /** What has to be covered by then. */
+  claimsMark: Vector;
+}
+
+const start: Position = { l: 0, seq: 0n };
+
+export function newServing(): Serving {
+  return {
+    cursor: start,
+    ended: false,
+    walked: 0,
+    served: false,
+    unsent: 0,
+    held: [],
+    reading: undefined,
+    release: undefined,
+    released: start,
+    dueTick: 0,
+    lastOnly: false,
+    outbox: [],
+    sentMessages: 0,
+    ackedMessages: 0,
+    inflight: [],
+    inflightBytes: 0,
+    sentChanges: 0,
+    owed: false,
+    lastClaims: emptyVector,
+    claimsGen: 0,
+    claimsAt: 0,
+    claimsMark: emptyVector,
+  };
+}
+
+/** Begins a link's walk behind what the other side has stored as reached. */
+export function startWalk(s: Serving, resume: number, newest: number): void {
+  s.unsent = -1;
+  s.dueTick = -1;
+  if (resume <= newest) s.cursor = { l: resume, seq: EntryEnd };
+}
+
+/** Sends what the window allows, and asks for the next entries. */
+export function serve(c: CoreState, l: Link): void {
+  if (!c.cfg.writer) return;
+  for (let next = l.outbox[0]; next && windowOpen(l); next = l.outbox[0]) {
+    transmit(c, l, next);
+    l.outbox.shift();
+  }
+  if (l.reading || l.outbox.length > 0 || !windowOpen(l)) return;
+  const release = wantsRelease(c, l);
+  const walk = wantsWalk(c, l);
+  if (release && !(walk && l.lastOnly))
+    readHeld(c, l); // in turn, where both are wanted
+  else if (walk) readOn(c, l);
+}
+
+function windowOpen(l: Link): boolean {
+  return l.inflight.length < WindowMessages && l.inflightBytes < WindowBytes;
+}
+
+function transmit(c: CoreState, l: Link, o: Outgoing): void {
+  l.sentMessages++;
+  l.inflight.push(o.size);
+  l.inflightBytes += o.size;
+  l.sentChanges += countChanges(o.m);
+  c.send(l, messageOf(o.m));
+}
+
+/** Takes the other side's count of applied messages. False if the count is impossible. */
+export function acknowledge(l: Link, applied: number): boolean {
+  if (applied < l.ackedMessages || applied > l.sentMessages) return false;
+  for (const size of l.inflight.splice(0, applied - l.ackedMessages)) l.inflightBytes -= size;
+  l.ackedMessages = applied;
+  return true;
+}
+
+// Whether the walk has to go on: to entries, or to its end for the sake of claims.
+function wantsWalk(c: CoreState, l: Link): boolean {
+  if (l.held.length >= MaxHeld) return false;
+  if (!l.ended || c.newest > l.walked || l.owed) return true;
+  if (l.claimsAt === 0 && c.gen !== l.claimsGen) {
+    l.claimsGen = c.gen;
+    l.claimsAt = c.now + ClaimTicks;
+    l.claimsMark = c.vector;
+  }
+  if (l.claimsAt === 0 || c.now < l.claimsAt) return false;
+  if (!needsClaims(l, l.claimsMark)) {
+    l.claimsAt = 0;
+    return false;
+  }
+  return true;
+}
+
+// Whether v has news for the other side that was not claimed yet.
+function needsClaims(l: Link, v: Vector): boolean {
+  for (const [site, version] of v) {
+    if (site !== l.remote && !covers(l.known, site, version) && !covers(l.lastClaims, site, version)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Asks for the entries behind the cursor.
+function readOn(c: CoreState, l: Link): void {
+  const count = !l.ended && l.unsent < 0;
+  read(c, l, false, { after: l.cursor, only: undefined, count, decide: decideWalk(c.cfg.site, l) });
+}
+
+function read(
+  c: CoreState,
+  l: Link,
+  only: boolean,
+  what: Pick<ReadRequest, "after" | "only" | "count" | "decide">,
+): void {
+  c.reads++;
+  l.reading = { id: c.reads, only, claims: c.vector, gen: c.gen, newest: c.newest };
+  l.lastOnly = only;
+  const limits = { maxBytes: SoftBytes, maxChanges: SoftChanges };
+  c.pending.reads.push({ id: c.reads, link: l.id, ...limits, ...what });
+}
+
+// The decision for each entry of a walk. It is used later than the core's state, and so keeps what it needs.
+function decideWalk(self: SiteID, l: Link): (origin: SiteID, version: number) => Decision {
+  const { known, feed, remote } = l;
+  const neighbours = new Set(l.neighbours);
+  let room = MaxHeld - l.held.length;
+  let decisions = 0;
+  return (origin, version) => {
+    if (++decisions > MaxDecisions) return DecideStop;
+    if (covers(known, origin, version)) return DecideSkip;
+    if (origin === self) return DecideSend;
+    if (feed && origin !== remote && !neighbours.has(origin)) return DecideSend;
+    if (room === 0) return DecideStop;
+    room--;
+    return DecideHold;
+  };
+}
+
+// Whether held entries are to be sent after all.
+function wantsRelease(c: CoreState, l: Link): boolean {
+  if (l.release === undefined && l.dueTick !== c.now && l.held.length > 0) {
+    l.dueTick = c.now;
+    const neighbours = new Set(l.neighbours);
+    const release: number[] = [];
+    for (const h of l.held) {
+      if (due(c, l, h, neighbours)) release.push(h.l);
+      if (release.length === maxRelease) break;
+    }
+    if (release.length > 0) l.release = release;
+    l.released = start;
+  }
+  return l.release !== undefined;
+}
+
+// Whether a held entry has waited for long enough. What a neighbour of the other side (or that itself) made should have
+// come from there. All else waits until the other side takes it from us.
+function due(c: CoreState, l: Link, h: Held, neighbours: ReadonlySet<SiteID>): boolean {
+  if (h.origin === l.remote || neighbours.has(h.origin)) return c.now - h.since >= HoldTicks && !l.busy;
+  return l.feed;
+}
+
+// Asks for the entries that are being released.
+function readHeld(c: CoreState, l: Link): void {
+  const { known } = l;
+  const decide = (origin: SiteID, version: number) =>
+    covers(known, origin, version) ? DecideSkip : DecideSend;
+  read(c, l, true, { after: l.released, only: l.release, count: false, decide });
+}
+
+/** Answers a ReadRequest. */
+export function readDone(c: CoreState, r: ReadResult): void {
+  // Before anything of the snapshot goes out: nobody may know of an own version that we do not know of.
+  c.advance(r.own, r.newest, emptyVector);
+  const l = c.open(r.link);
+  const reading = l?.reading;
+  if (!l || !reading || reading.id !== r.id) return;
+  l.reading = undefined;
+  if (reading.only) releaseDone(c, l, r);
+  else walkDone(c, l, r, reading);
+}
+
+// Sends released entries. They carry no claims: those of before have deps that name the entries, and the walk that
+// follows makes new ones.
+function releaseDone(c: CoreState, l: Link, r: ReadResult): void {
+  const parts = compose(c, l, r.entries, 0);
+  const whole = wholeOf(r.next);
+  const gone = (version: number) => r.end || version <= whole;
+  for (const part of parts) part.m.reached = reachedOf(l, Number.MAX_SAFE_INTEGER);
+  const releasing = new Set(l.release);
+  l.held = l.held.filter((h) => !(releasing.has(h.l) && gone(h.l)));
+  l.release = l.release?.filter((version) => !gone(version));
+  l.released = r.next;
+  if (l.release?.length === 0) {
+    l.release = undefined;
+    l.dueTick = -1; // there may be more
+  }
+  const last = parts.at(-1);
+  if (last) last.m.reached = reachedOf(l, Number.MAX_SAFE_INTEGER);
+  l.owed = true; // deps have become fewer, also where nothing was left to send
+  l.outbox.push(...parts);
+}
+
+// Sends the entries of a walk, holds others back, and claims at the end.
+function walkDone(c: CoreState, l: Link, r: ReadResult, reading: Reading): void {
+  for (const e of r.entries) {
+    if (e.held && !covers(l.known, e.origin, e.version)) {
+      l.held.push({ l: e.l, origin: e.origin, version: e.version, since: c.now });
+    }
+  }
+  countUnsent(l, r);
+  l.cursor = r.next;
+  l.ended = r.end;
+  let parts = compose(c, l, r.entries, Math.max(l.unsent, 1));
+  const last = parts.at(-1);
+  if (last) {
+    last.m.reached = reachedOf(l, wholeOf(l.cursor));
+    l.owed = true;
+  }
+  if (r.end) {
+    l.walked = Math.max(reading.newest, r.newest);
+    l.unsent = -1;
+    parts = claim(c, l, parts, reading, r.own);
+  }
+  l.outbox.push(...parts);
+}
+
+// Keeps the count of what the walk has left. It is a guess: skipped and held entries are not taken off.
+function countUnsent(l: Link, r: ReadResult): void {
+  if (r.remaining > 0) l.unsent = r.remaining;
+  if (l.unsent >= 0) {
+    for (const e of r.entries) l.unsent -= e.changes.length;
+    l.unsent = Math.max(l.unsent, 0);
+  }
+}
+
+// Puts claims and deps on the last message of a walk, making one where claims are all there is to say.
+//
+// Claims are the vector of the time at which the read was issued: what has been applied since may not be in the snapshot. Our
+// own entry is that of the snapshot, all of which is sent. So each row in the snapshot of an entry that the claims cover
+// was sent on this link before, is covered by the other side, or is named in the deps.
+function claim(c: CoreState, l: Link, parts: Outgoing[], reading: Reading, own: number): Outgoing[] {
+  const claims = withVersion(reading.claims, c.cfg.site, own);
+  if (!l.owed && !needsClaims(l, claimsIfDue(l, claims, c.now))) {
+    l.served = true;
+    return parts;
+  }
+  const deps = depsOf(l);
+  const size = vectorSize(claims) + vectorSize(deps);
+  let last = parts.at(-1);
+  if (!last || last.size + size > l.maxMessage - headerSize) {
+    last = { m: newDraft(0, 0), size: 0, changes: 0 };
+    parts.push(last);
+  }
+  last.m.claims = claims;
+  last.m.deps = deps;
+  last.m.reached = reachedOf(l, wholeOf(l.cursor));
+  last.m.remaining = 0;
+  last.size = sizeOf(last.m);
+  l.lastClaims = claims;
+  l.claimsGen = reading.gen;
+  l.claimsAt = 0;
+  l.owed = false;
+  l.served = true;
+  return parts;
+}
+
+// What has to be news to the other side for claims without entries: anything in claims on the first walk, then what
+// it should have got from elsewhere by now.
+function claimsIfDue(l: Link, claims: Vector, now: number): Vector {
+  if (!l.served) return claims;
+  return l.claimsAt !== 0 && now >= l.claimsAt ? l.claimsMark : emptyVector;
+}
+
+// For each origin of a held entry its highest version.
+function depsOf(l: Link): Vector {
+  const deps = new Map<SiteID, number>();
+  for (const h of l.held) deps.set(h.origin, Math.max(deps.get(h.origin) ?? 0, h.version));
+  return deps;
+}
+
+/** The last local version at or below `walked` with nothing held at or below it. */
+export function reachedOf(l: Link, walked: number): number {
+  const first = l.held[0];
+  return Math.max(Math.min(walked, wholeOf(l.cursor), first ? first.l - 1 : walked), 0);
+}
