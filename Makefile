@@ -25,7 +25,7 @@ SEEDS ?= 20000
 
 # Assets and test data count as sources: Go embeds or reads them.
 GO_FILES := go.mod go.sum $(shell find cmd pkg web/*.go examples -name '*.go' -not -name '*_test.go' 2>/dev/null)
-WEB_FILES := web/index.html web/package.json web/tsconfig.json web/vite.config.ts \
+WEB_FILES := web/index.html web/package.json web/tsconfig.json web/vite.config.ts web/offline.ts \
 	$(shell find web/src web/public -type f 2>/dev/null)
 MODULES := web/node_modules/.package-lock.json
 PAGE := web/dist/index.html

@@ -1,8 +1,11 @@
 import react from "@vitejs/plugin-react";
 import { defineConfig } from "vite";
+import { offline } from "./offline.ts";
 
 export default defineConfig({
-  plugins: [react()],
+  // The page may stand below any path.
+  base: "./",
+  plugins: [react(), offline()],
   // The engine finds its wasm beside its own file, which the dependency optimizer would move.
   optimizeDeps: { exclude: ["@vlcn.io/wa-sqlite"] },
   worker: { format: "es" },
