@@ -2,9 +2,8 @@
 //
 // Usage: node oracle.mjs NODE_MODULES
 //
-// Request:  {"db": "A", "sql": "...", "args": [VALUE...]}   runs every statement of sql; args go to the first
-// Response: {"rows": [[VALUE...]...]}                       the rows of the last statement that gave any
-//           {"error": "..."}
+// Request:  {"db": "A", "run": [{"sql": "...", "args": [VALUE...]}...]}   one statement each
+// Response: {"results": [{"rows": [[VALUE...]...]} or {"error": "..."}...]}   one for each
 // VALUE is null, ["integer", "-1"], ["real", hex of 8 bytes], ["text", hex] or ["blob", hex].
 // A database opens when it is first named; {"db": "A", "close": true} closes it.
 
@@ -58,36 +57,33 @@ function column(stmt, i) {
 
 const databases = new Map();
 
-async function run({ db: name, sql, args = [], close }) {
-  if (!databases.has(name)) databases.set(name, await sqlite.open_v2(":memory:"));
-  const db = databases.get(name);
-  if (close) {
-    databases.delete(name);
-    await sqlite.exec(db, "SELECT crsql_finalize()");
-    await sqlite.close(db);
-    return {};
-  }
+async function run(db, { sql, args = [] }) {
   let rows = [];
-  let first = true;
-  for await (const stmt of sqlite.statements(db, sql)) {
-    if (first) args.forEach((value, i) => { bind(stmt, i + 1, value); });
-    first = false;
-    const got = [];
-    const columns = sqlite.column_count(stmt);
-    while ((await sqlite.step(stmt)) === SQLITE_ROW) {
-      got.push(Array.from({ length: columns }, (_, i) => column(stmt, i)));
+  try {
+    for await (const stmt of sqlite.statements(db, sql)) {
+      args.forEach((value, i) => { bind(stmt, i + 1, value); });
+      rows = [];
+      const columns = sqlite.column_count(stmt);
+      while ((await sqlite.step(stmt)) === SQLITE_ROW) {
+        rows.push(Array.from({ length: columns }, (_, i) => column(stmt, i)));
+      }
     }
-    if (columns > 0) rows = got;
+  } catch (error) {
+    return { error: error.message || String(error) };
   }
   return { rows };
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
-  let answer;
-  try {
-    answer = await run(JSON.parse(line));
-  } catch (error) {
-    answer = { error: error.message || String(error) };
+  const request = JSON.parse(line);
+  if (!databases.has(request.db)) databases.set(request.db, await sqlite.open_v2(":memory:"));
+  const db = databases.get(request.db);
+  const results = [];
+  for (const step of request.run ?? []) results.push(await run(db, step));
+  if (request.close) {
+    databases.delete(request.db);
+    await run(db, { sql: "SELECT crsql_finalize()" });
+    await sqlite.close(db);
   }
-  process.stdout.write(`${JSON.stringify(answer)}\n`);
+  process.stdout.write(`${JSON.stringify({ results })}\n`);
 }
