@@ -17,6 +17,7 @@ declare module "@vlcn.io/wa-sqlite/src/VFS.js" {
     xTruncate(fileId: number, size: number): number;
     xSync(fileId: number, flags: number): number;
     xFileSize(fileId: number, size: DataView): number;
+    xFileControl(fileId: number, op: number, arg: DataView): number;
     xDeviceCharacteristics(fileId: number): number;
     xSectorSize(fileId: number): number;
     xOpen(name: string | null, fileId: number, flags: number, outFlags: DataView): number;

@@ -204,8 +204,8 @@ describe("read", () => {
   test("decisions: skip, hold, stop; and only those asked for", async () => {
     const { store } = await withTable();
     for (let i = 1; i <= 5; i++) await exec(store, `INSERT INTO t VALUES (${i}, 1, 1)`);
-    const decide = (_: string, v: number) =>
-      [DecideSend, DecideSkip, DecideHold, DecideSend, DecideStop][v - 1] ?? 0;
+    const decisions: Decision[] = [DecideSend, DecideSkip, DecideHold, DecideSend, DecideStop];
+    const decide = (_: string, v: number) => decisions[v - 1] as Decision;
     const result = await store.read(readRequest(START, { decide }));
     expect(result.entries.map((e) => [e.l, e.held, e.changes.length])).toStrictEqual([
       [1, false, 2],

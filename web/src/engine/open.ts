@@ -1,0 +1,88 @@
+// Opening a database in a browser's dedicated Worker: the engine, where its bytes are kept, and the store on top.
+
+import wasmUrl from "@vlcn.io/wa-sqlite/dist/crsqlite-sync.wasm?url";
+import { StorageError } from "./errors.ts";
+import { existsInIndexedDB, openIndexedDB } from "./indexeddb.ts";
+import { canUseOPFS, openPool } from "./opfs.ts";
+import { Database, SqliteError } from "./sqlite.ts";
+import { SqliteStore } from "./store.ts";
+import { instantiate } from "./wasm.ts";
+
+/** Where a database is kept. */
+export type StorageKind = "opfs" | "indexeddb";
+
+/** The longest name of a database, in UTF-16 units. */
+export const MAX_DATABASE_NAME = 64;
+
+/** The database file's name inside its own pool. */
+const FILE = "crmesh.db";
+
+/** Pages that SQLite keeps in memory, in KiB. */
+const CACHE_KIB = 32 * 1024;
+
+/**
+ * Opens the database `name` of this origin, or makes it, and resolves to its store, which the caller closes. One
+ * opener at a time: a second one waits some seconds for the first to go, then gets a StorageError "busy"; callers put
+ * a Web Lock on top. It is kept in OPFS where there is one, else in IndexedDB, and stays where it was made; `kind` asks
+ * for one of them instead. Nothing is acknowledged before it is durable, in either. Rejects with a StorageError.
+ */
+export async function openStore(name: string, kind?: StorageKind): Promise<SqliteStore> {
+  if (name === "" || name.length > MAX_DATABASE_NAME) {
+    throw new RangeError(`a database name has 1 to ${MAX_DATABASE_NAME} characters`);
+  }
+  const chosen = kind ?? ((await canUseOPFS()) && !(await existsInIndexedDB(name)) ? "opfs" : "indexeddb");
+  return chosen === "opfs" ? openOnOPFS(name) : openOnIndexedDB(name);
+}
+
+async function openOnOPFS(name: string): Promise<SqliteStore> {
+  const wasm = instantiate({ locateFile: () => wasmUrl });
+  const pool = await openPool(name);
+  try {
+    const module = await wasm;
+    module.registerVFS(pool, false);
+    const db = new Database(module, FILE, pool.name);
+    // Of the journal modes that survive a kill, PERSIST is the one whose file opens again without further steps: a
+    // WAL file is refused, because cr-sqlite reads it while it is being opened, before any pragma.
+    return prepare(db, pool, ["locking_mode = exclusive", "journal_mode = persist", "synchronous = full"]);
+  } catch (error) {
+    await pool.close();
+    throw explained(error);
+  }
+}
+
+async function openOnIndexedDB(name: string): Promise<SqliteStore> {
+  const wasm = instantiate({ locateFile: () => wasmUrl });
+  const { file, storage } = await openIndexedDB(name);
+  try {
+    const module = await wasm;
+    module.registerVFS(file, false);
+    const db = new Database(module, FILE, file.name);
+    // The file in memory is rolled back from a journal in memory, and kept after the commit.
+    return prepare(db, storage, ["locking_mode = exclusive", "journal_mode = memory", "synchronous = off"]);
+  } catch (error) {
+    await storage.close();
+    throw explained(error);
+  }
+}
+
+function prepare(
+  db: Database,
+  storage: ConstructorParameters<typeof SqliteStore>[1],
+  pragmas: readonly string[],
+) {
+  for (const pragma of [...pragmas, `cache_size = -${CACHE_KIB}`, "temp_store = memory"]) {
+    db.script(`PRAGMA ${pragma}`);
+  }
+  return new SqliteStore(db, storage);
+}
+
+function explained(error: unknown): unknown {
+  if (!(error instanceof SqliteError)) return error;
+  return new StorageError(
+    "corrupt",
+    `the stored database cannot be opened (${error.message}); reset it to go on`,
+    {
+      cause: error,
+    },
+  );
+}

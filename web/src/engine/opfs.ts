@@ -1,0 +1,130 @@
+// A database kept in the origin private file system, through synchronous access handles.
+
+import { AccessHandlePoolVFS } from "@vlcn.io/wa-sqlite/src/examples/AccessHandlePoolVFS.js";
+import { StorageError } from "./errors.ts";
+import type { Storage } from "./store.ts";
+import { SQLITE_FULL, SQLITE_IOERR } from "./wasm.ts";
+
+/** How long to wait for a worker that still has the files open, which a dying one has for up to a second. */
+export const BUSY_DEADLINE_MS = 10_000;
+
+/** Pause between two attempts. */
+const RETRY_MS = 50;
+
+/** Files that the pool can hold at least: the database, its journal, and room for a copy. */
+const CAPACITY = 6;
+
+/** Whether this worker can keep files in OPFS. */
+export async function canUseOPFS(): Promise<boolean> {
+  const handles = (globalThis as { FileSystemFileHandle?: { prototype: object } }).FileSystemFileHandle;
+  if (handles === undefined || !("createSyncAccessHandle" in handles.prototype)) return false;
+  try {
+    await navigator.storage.getDirectory();
+    return true;
+  } catch (error) {
+    // Where the user or the browser's mode forbids it, it says so like this.
+    if (
+      error instanceof DOMException &&
+      ["SecurityError", "NotAllowedError", "UnknownError"].includes(error.name)
+    ) {
+      return false;
+    }
+    throw error;
+  }
+}
+
+/**
+ * Opens the pool of files of a database, waiting up to BUSY_DEADLINE_MS while another worker has it. Rejects with a
+ * StorageError: busy after that time.
+ */
+export async function openPool(name: string): Promise<Pool> {
+  const deadline = performance.now() + BUSY_DEADLINE_MS;
+  const failed: Pool[] = [];
+  for (;;) {
+    const pool = new Pool(`crmesh/${encodeURIComponent(name)}`);
+    try {
+      await pool.isReady;
+      const missing = CAPACITY - pool.getCapacity();
+      if (missing > 0) await pool.addCapacity(missing);
+      return pool;
+    } catch (error) {
+      failed.push(pool);
+      if (!(error instanceof DOMException) || error.name !== "NoModificationAllowedError") {
+        await closeAll(failed);
+        throw asStorageError(error);
+      }
+      if (performance.now() > deadline) {
+        await closeAll(failed);
+        throw new StorageError(
+          "busy",
+          "this database is open in another tab; close that tab, or use it there",
+          {
+            cause: error,
+          },
+        );
+      }
+    }
+    // A failed attempt may come by some of the files later, and would keep them from the next: close all of them.
+    await closeAll(failed);
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    await closeAll(failed);
+  }
+}
+
+async function closeAll(pools: readonly Pool[]): Promise<void> {
+  for (const pool of pools) await pool.close();
+}
+
+/** AccessHandlePoolVFS whose failures are result codes: an exception must not pass through SQLite's own code. */
+export class Pool extends AccessHandlePoolVFS implements Storage {
+  /** Every commit is flushed by SQLite itself, with synchronous=FULL. */
+  async sync(): Promise<void> {}
+
+  override xRead(fileId: number, data: Uint8Array, offset: number): number {
+    return guarded(() => super.xRead(fileId, data, offset));
+  }
+
+  override xWrite(fileId: number, data: Uint8Array, offset: number): number {
+    return guarded(() => super.xWrite(fileId, data, offset));
+  }
+
+  override xTruncate(fileId: number, size: number): number {
+    return guarded(() => super.xTruncate(fileId, size));
+  }
+
+  override xSync(fileId: number, flags: number): number {
+    return guarded(() => super.xSync(fileId, flags));
+  }
+
+  override xFileSize(fileId: number, size: DataView): number {
+    return guarded(() => super.xFileSize(fileId, size));
+  }
+
+  override xClose(fileId: number): number {
+    return guarded(() => super.xClose(fileId));
+  }
+
+  override xDelete(name: string, syncDir: number): number {
+    return guarded(() => super.xDelete(name, syncDir));
+  }
+}
+
+function guarded(call: () => number): number {
+  try {
+    return call();
+  } catch (error) {
+    return error instanceof DOMException && error.name === "QuotaExceededError" ? SQLITE_FULL : SQLITE_IOERR;
+  }
+}
+
+function asStorageError(error: unknown): StorageError {
+  if (error instanceof DOMException && error.name === "QuotaExceededError") {
+    return new StorageError("full", "there is no room left for this database; free some storage and reload", {
+      cause: error,
+    });
+  }
+  const detail = error instanceof Error ? error.message : String(error);
+  return new StorageError("io", `the browser's storage failed (${detail}); reload the page`, {
+    cause: error,
+  });
+}
