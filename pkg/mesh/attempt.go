@@ -2,11 +2,13 @@ package mesh
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 
 	"github.com/pion/datachannel"
 	"github.com/pion/ice/v4"
+	"github.com/pion/interceptor"
 	"github.com/pion/transport/v5"
 	"github.com/pion/transport/v5/stdnet"
 	"github.com/pion/webrtc/v4"
@@ -63,7 +65,7 @@ type pionEvent struct {
 
 // newAttempt makes a PeerConnection with its channel. It opens no socket yet.
 func (m *member) newAttempt(session uint64) (*attempt, error) {
-	api, err := newAPI(m.node.cfg.Net)
+	api, err := newAPI(m.node.cfg.Net, m.log)
 	if err != nil {
 		return nil, err
 	}
@@ -137,8 +139,8 @@ func (m *member) closeAttempt(a *attempt) {
 }
 
 // newAPI prepares pion. n may be nil: the network of the machine.
-func newAPI(n transport.Net) (*webrtc.API, error) {
-	var s webrtc.SettingEngine
+func newAPI(n transport.Net, log *slog.Logger) (*webrtc.API, error) {
+	s := webrtc.SettingEngine{LoggerFactory: pionLogs{log}}
 	if n == nil {
 		std, err := stdnet.NewNet()
 		if err != nil {
@@ -159,7 +161,9 @@ func newAPI(n transport.Net) (*webrtc.API, error) {
 	s.SetPrflxAcceptanceMinWait(reflexiveWait)
 	s.SetRelayAcceptanceMinWait(relayWait)
 	s.SetICETimeouts(SuspectAfter, DeadAfter, PingAfter)
-	return webrtc.NewAPI(webrtc.WithSettingEngine(s)), nil
+	// No media: without these, pion starts a goroutine for its reports with each connection.
+	return webrtc.NewAPI(webrtc.WithSettingEngine(s), webrtc.WithMediaEngine(&webrtc.MediaEngine{}),
+		webrtc.WithInterceptorRegistry(&interceptor.Registry{})), nil
 }
 
 // onlyLoopback reports whether the machine has no other interface to reach anybody by. Then peers on the same machine

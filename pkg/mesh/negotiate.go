@@ -3,6 +3,7 @@ package mesh
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pion/webrtc/v4"
@@ -122,8 +123,8 @@ func (m *member) takeRestart(a *attempt, d signaling.Description) error {
 			m.log.Debug("ignored a restart that crossed ours", "session", d.Session)
 			return nil
 		}
-		if err := a.pc.SetLocalDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeRollback, SDP: a.pc.PendingLocalDescription().SDP}); err != nil {
-			return fmt.Errorf("our restart could not be taken back: %w", err)
+		if err := takeBack(a); err != nil {
+			return err
 		}
 		a.unanswered = false
 	}
@@ -132,6 +133,16 @@ func (m *member) takeRestart(a *attempt, d signaling.Description) error {
 	}
 	m.beginRestart(a)
 	return m.answer(a, d)
+}
+
+// takeBack undoes an offer of ours that restarts ICE. pion has no rollback; but the description that the other side gave
+// before is an answer that changes nothing.
+func takeBack(a *attempt) error {
+	last := a.pc.CurrentRemoteDescription()
+	if err := a.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: last.SDP}); err != nil {
+		return fmt.Errorf("our restart could not be taken back: %w", err)
+	}
+	return nil
 }
 
 func (m *member) answer(a *attempt, d signaling.Description) error {
@@ -207,7 +218,7 @@ func (m *member) takeCandidate(d signaling.Description) {
 	}
 	a := m.att
 	switch {
-	case a != nil && a.session == d.Session && a.pc.RemoteDescription() != nil:
+	case a != nil && a.session == d.Session && describes(a, init):
 		m.addCandidate(a, init)
 	case a != nil && a.session == d.Session:
 		if len(a.early) < maxEarlyCandidates {
@@ -216,6 +227,16 @@ func (m *member) takeCandidate(d signaling.Description) {
 	case d.Session > m.offeredSession:
 		m.keepEarly(d.Session, init)
 	}
+}
+
+// describes reports whether the description that the candidate goes with is there: any, or where the candidate names its
+// user name fragment, the one with it, since a restart changes that.
+func describes(a *attempt, init webrtc.ICECandidateInit) bool {
+	d := a.pc.RemoteDescription()
+	if d == nil || init.UsernameFragment == nil || *init.UsernameFragment == "" {
+		return d != nil
+	}
+	return strings.Contains(d.SDP, "a=ice-ufrag:"+*init.UsernameFragment+"\r\n")
 }
 
 // keepEarly keeps a candidate of an offer that has not come yet. Only the newest session is kept.

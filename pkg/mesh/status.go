@@ -77,7 +77,8 @@ type Condition struct {
 type request struct {
 	ctx       context.Context
 	condition Condition
-	reply     chan reply // with room for one
+	reply     chan reply  // with room for one
+	inspect   func(*loop) // in place of all that: run on the loop, for tests
 }
 
 type reply struct {
@@ -92,7 +93,7 @@ func (n *Node) Status(ctx context.Context) (Status, error) { return n.Wait(ctx, 
 
 // Wait blocks until the condition holds, and returns the status at that moment; or until ctx or the Node ends.
 func (n *Node) Wait(ctx context.Context, c Condition) (Status, error) {
-	r := request{ctx, c, make(chan reply, 1)}
+	r := request{ctx: ctx, condition: c, reply: make(chan reply, 1)}
 	select {
 	case n.requests <- r:
 	case <-ctx.Done():
@@ -118,6 +119,10 @@ func (n *Node) endErr() error {
 }
 
 func (l *loop) request(r request) {
+	if r.inspect != nil {
+		r.inspect(l)
+		return
+	}
 	if l.holds(r.condition) {
 		r.answer(l.status(), nil)
 		return
