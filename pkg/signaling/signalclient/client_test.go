@@ -55,7 +55,7 @@ func (s *runningServer) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	_ = s.signal.Shutdown(ctx)
-	_ = s.http.Shutdown(ctx)
+	_ = s.http.Close()
 	<-s.served
 	s.served = nil
 }
@@ -150,7 +150,14 @@ func TestTwoPeersExchangeDescriptions(t *testing.T) {
 		t.Fatalf("a got %+v", got)
 	}
 
-	b.Close()
+	last := signaling.Description{Kind: signaling.KindBye, Session: 8}
+	if err := b.Send(a.Peer(), last); err != nil {
+		t.Fatal(err)
+	}
+	b.Close() // what is queued goes out before it leaves
+	if got := await[signalclient.Signal](t, a, nil); got.Description != last {
+		t.Fatalf("a got %+v", got)
+	}
 	if left := await[signalclient.MemberLeft](t, a, nil); left.Peer != b.Peer() {
 		t.Fatalf("left: %v", left.Peer)
 	}

@@ -117,7 +117,7 @@ func (s *session) join() (signaling.Joined, error) {
 	s.c.mu.Lock()
 	join := signaling.Join{Room: cfg.Keys.Room, Peer: cfg.Peer, Token: s.c.token, Meta: cfg.Meta}
 	s.c.mu.Unlock()
-	if err := s.send(ctx, join); err != nil {
+	if err := s.send(join); err != nil {
 		return signaling.Joined{}, err
 	}
 	for {
@@ -177,9 +177,10 @@ func (s *session) write(lost chan error, ttl int) error {
 	cfg := &s.c.cfg
 	ping := time.NewTicker(cfg.PingInterval)
 	defer ping.Stop()
-	pong := time.NewTimer(cfg.PongTimeout)
+	pong := time.NewTimer(cfg.PongTimeout) // runs while a ping waits for an answer
 	pong.Stop()
 	defer pong.Stop()
+	waiting := false
 	absent := time.NewTimer(cfg.AbsentGrace)
 	defer absent.Stop()
 	renew := newRenewal(ttl)
@@ -195,14 +196,19 @@ func (s *session) write(lost chan error, ttl int) error {
 		case frame := <-s.c.out:
 			err = s.sendFrame(frame)
 		case <-ping.C:
-			pong.Reset(cfg.PongTimeout)
-			err = s.send(s.c.ctx, signaling.Ping{})
+			if !waiting {
+				waiting = true
+				pong.Reset(cfg.PongTimeout)
+			}
+			err = s.send(signaling.Ping{})
 		case <-s.heard:
+			waiting = false
 			pong.Stop()
 		case <-pong.C:
 			if !s.delivering.Load() {
 				return errSilent
 			}
+			waiting = false // the user keeps us from hearing; the next ping asks again
 		case <-absent.C:
 			for _, peer := range s.c.forgetAbsent() {
 				if !s.c.emit(MemberLeft{Peer: peer}) {
@@ -250,32 +256,44 @@ func (s *session) receive(ctx context.Context) (signaling.Message, error) {
 	}
 }
 
-func (s *session) send(ctx context.Context, m signaling.Message) error {
+func (s *session) send(m signaling.Message) error {
 	frame, err := signaling.MarshalMessage(m)
 	if err != nil {
 		return err
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
 	}
 	return s.sendFrame(frame)
 }
 
 // sendFrame writes a frame; a server that takes none for PongTimeout is dead.
+// Close shortens that to leaveTimeout, and does not cut a good write.
 func (s *session) sendFrame(frame []byte) error {
-	ctx, cancel := context.WithTimeout(context.Background(), s.c.cfg.PongTimeout)
+	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	deadline := time.AfterFunc(s.c.cfg.PongTimeout, cancel)
+	defer deadline.Stop()
+	defer context.AfterFunc(s.c.ctx, func() { deadline.Reset(leaveTimeout) })()
 	if err := s.ws.Write(ctx, websocket.MessageText, frame); err != nil {
 		return fmt.Errorf("the connection to the signaling server is lost: %w", err)
 	}
 	return nil
 }
 
-// leave says goodbye, so that the others need not wait for the grace time, and
-// waits for the server to close: to close first could overtake the goodbye.
+// leave sends what is still queued and says goodbye, so that the others need
+// not wait for the grace time, and waits for the server to close: to close
+// first could overtake the goodbye.
 func (s *session) leave(lost chan error) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
+	for queued := true; queued; {
+		select {
+		case frame := <-s.c.out:
+			if s.ws.Write(ctx, websocket.MessageText, frame) != nil {
+				return
+			}
+		default:
+			queued = false
+		}
+	}
 	frame, err := signaling.MarshalMessage(signaling.Leave{})
 	if err != nil || s.ws.Write(ctx, websocket.MessageText, frame) != nil {
 		return // the grace time does it, too
