@@ -1,0 +1,149 @@
+// A room with everything real: bin/signal, bin/peer, Chromium. One lab a test file.
+
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Browser, BrowserContext, Page } from "playwright-core";
+import { expect } from "vitest";
+import { launchChromium } from "../chromium.ts";
+import { freePort, Program, run } from "./process.ts";
+import { Replica } from "./replica.ts";
+
+/** How long a state may take to come about, in ms: far more than it does on a machine with nothing else to do. */
+export const SOON = 30_000;
+
+/** A value as it passes between the test and a page. */
+export type Plain = null | bigint | number | string | Uint8Array;
+
+export class Lab {
+  readonly dir: string;
+  readonly base: string;
+  readonly #signalPort: number;
+  readonly #apiPort: number;
+  readonly #programs: Program[] = [];
+  readonly #browsers: Browser[] = [];
+  link = "";
+  readLink = "";
+
+  private constructor(signalPort: number, apiPort: number) {
+    this.dir = mkdtempSync(join(tmpdir(), "crmesh-e2e-"));
+    this.#signalPort = signalPort;
+    this.#apiPort = apiPort;
+    this.base = `http://127.0.0.1:${signalPort}/`;
+  }
+
+  /** A signaling server, and a new room there. */
+  static async start(): Promise<Lab> {
+    const lab = new Lab(await freePort(), await freePort());
+    const links = (await run("peer", "room", "new", "--signal", lab.base)).match(/http\S+#\S+/g) ?? [];
+    lab.link = links.find((l) => l.split(".").length - lab.base.split(".").length === 1) ?? "";
+    lab.readLink = links.find((l) => l.split(".").length - lab.base.split(".").length === 2) ?? "";
+    expect(lab.link).toContain("#");
+    return lab;
+  }
+
+  async signal(): Promise<Program> {
+    const program = this.keep(
+      new Program("signal", ["--listen", `127.0.0.1:${this.#signalPort}`, "--stun", "off"]),
+    );
+    await program.ready(`${this.base}healthz`);
+    return program;
+  }
+
+  /** The replica of this lab; a second call after the first one's end opens the same database. */
+  async replica(schema?: string): Promise<Replica> {
+    const api = `127.0.0.1:${this.#apiPort}`;
+    const args = ["run", "--db", join(this.dir, "replica.db"), "--room", this.link, "--api", api];
+    args.push("--signal", this.base, ...(schema === undefined ? [] : ["--schema", schema]));
+    const program = this.keep(new Program("peer", args));
+    await program.ready(`http://${api}/v1/status`);
+    return new Replica(program, `http://${api}`);
+  }
+
+  /** A browser with a profile of its own: its pages share storage with nobody else's. */
+  async browser(): Promise<BrowserContext> {
+    const browser = this.#browsers[0] ?? (await launchChromium());
+    if (this.#browsers.length === 0) this.#browsers.push(browser);
+    return browser.newContext();
+  }
+
+  /** Opens the room in a new tab of a browser and waits for its database. */
+  async page(context: BrowserContext, link = this.link): Promise<Page> {
+    const page = await context.newPage();
+    await page.goto(link);
+    await opened(page);
+    return page;
+  }
+
+  async stop(): Promise<void> {
+    for (const browser of this.#browsers) await browser.close();
+    for (const program of this.#programs.reverse()) if (program.running) await program.stop();
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  private keep(program: Program): Program {
+    this.#programs.push(program);
+    return program;
+  }
+}
+
+/** Waits until the page has its database open. */
+export async function opened(page: Page): Promise<void> {
+  await page.waitForFunction(() => window.crmesh !== undefined, undefined, { timeout: SOON });
+}
+
+/** Runs SQL that writes, in a page; resolves once it is durable there. */
+export function exec(page: Page, sql: string, ...args: Plain[]): Promise<void> {
+  return page.evaluate(
+    async ([text, values]) => {
+      await window.crmesh?.exec(text, values);
+    },
+    [sql, args] as const,
+  );
+}
+
+/** The rows of a query in a page. */
+export function query(page: Page, sql: string, ...args: Plain[]): Promise<Plain[][]> {
+  return page.evaluate(
+    async ([text, values]) => {
+      const result = await window.crmesh?.query(text, values);
+      return (result?.rows ?? []).map((row) => [...row]);
+    },
+    [sql, args] as const,
+  );
+}
+
+/** A table as one text, the same for the same content, from a page or a replica. */
+export async function dump(of: Page | Replica, table: string, columns: readonly string[]): Promise<string> {
+  const cells = columns.map((c) => `typeof("${c}") || ':' || quote("${c}")`).join(" || ' | ' || ");
+  const order = columns.map((c) => `"${c}"`).join(", ");
+  const sql = `SELECT coalesce(group_concat(line, char(10)), '') FROM (SELECT ${cells} AS line FROM "${table}" ORDER BY ${order})`;
+  try {
+    const rows = of instanceof Replica ? await of.query(sql) : await query(of, sql);
+    return String(rows[0]?.[0]);
+  } catch (error) {
+    // The table may still be on its way.
+    return `(${error instanceof Error ? error.message : error})`;
+  }
+}
+
+/** Waits until all hold the same rows, as many as `count`. */
+export async function equal(
+  all: readonly (Page | Replica)[],
+  table: string,
+  columns: readonly string[],
+  count: number,
+): Promise<string> {
+  let texts: string[] = [];
+  await expect
+    .poll(
+      async () => {
+        texts = await Promise.all(all.map((one) => dump(one, table, columns)));
+        const lines = texts.map((text) => (text === "" ? 0 : text.split("\n").length));
+        return { rows: lines, distinct: new Set(texts).size };
+      },
+      { timeout: SOON, interval: 50 },
+    )
+    .toEqual({ rows: all.map(() => count), distinct: 1 });
+  return texts[0] ?? "";
+}
