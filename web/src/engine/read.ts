@@ -15,8 +15,9 @@ import { originOf } from "./log.ts";
 import { withMovedColumns } from "./moved.ts";
 import { FIRST_SEQ, parkedChanges } from "./parked.ts";
 import { type Catalog, clockOf, type Table } from "./schema.ts";
-import { type Database, quoteIdentifier } from "./sqlite.ts";
+import { type Database, quoteIdentifier, SqliteError } from "./sqlite.ts";
 import { columnValue } from "./values.ts";
+import { SQLITE_FULL } from "./wasm.ts";
 
 /** Entries that one read decides on; where there are more it ends early, to let writers in between. */
 export const MAX_DECIDED = 4096;
@@ -244,9 +245,14 @@ function bigTables(db: Database, catalog: Catalog, l: number): Table[] {
   return n > BIG_ENTRY ? found : [];
 }
 
+/** Without room for the index reading goes on, slower. */
 function indexBySeq(db: Database, table: Table): void {
   const name = quoteIdentifier(`crmesh_seq_${table.name}`);
-  db.run(`CREATE INDEX IF NOT EXISTS ${name} ON ${clockOf(table)} (db_version, seq)`);
+  try {
+    db.run(`CREATE INDEX IF NOT EXISTS ${name} ON ${clockOf(table)} (db_version, seq)`);
+  } catch (error) {
+    if (!(error instanceof SqliteError) || error.code !== SQLITE_FULL) throw error;
+  }
 }
 
 /** The lowest seq of `l` from `first` on; undefined if there is none. */
