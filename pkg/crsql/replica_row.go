@@ -2,50 +2,76 @@ package crsql
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 )
 
-// A clockRow is one cell of a row, as its clock has it.
-type clockRow struct {
+// packedClocks is all clocks of a row as one text, which parseClocks reads.
+const packedClocks = "group_concat(printf('%d %d %d %d %s', col_version, site_id, seq, db_version, col_name), char(0))"
+
+// A cellClock is the clock of one cell of a row.
+type cellClock struct {
 	cid     string
+	column  int // in table.cols, or sentinelColumn
 	version int64
 	site    int64 // ordinal
 	seq     int64
-	column  int // in table.cols; sentinelColumn
-	l       int64
+	l       int64 // local version
 }
 
 const sentinelColumn = -1
 
+// parseClocks appends the clocks in a text of packedClocks, save those of columns that the table has no more.
+func (t *table) parseClocks(clocks []cellClock, packed string) ([]cellClock, error) {
+	for packed != "" {
+		var text string
+		text, packed, _ = strings.Cut(packed, "\x00")
+		var c cellClock
+		for _, n := range []*int64{&c.version, &c.site, &c.seq, &c.l} {
+			var number string
+			var err error
+			number, text, _ = strings.Cut(text, " ")
+			if *n, err = strconv.ParseInt(number, 10, 64); err != nil {
+				return nil, fmt.Errorf("a clock of table %q is damaged: %w", t.name, err)
+			}
+		}
+		if text == changeset.SentinelCID {
+			c.cid, c.column = changeset.SentinelCID, sentinelColumn
+			clocks = append(clocks, c)
+		} else if column, ok := t.column[text]; ok {
+			c.cid, c.column = t.cols[column], column
+			clocks = append(clocks, c)
+		}
+	}
+	return clocks, nil
+}
+
 // take returns the changes that the current row of s has in the current entry, the sentinel first and the others by seq,
-// and moves behind them. A row whose key is gone has none.
+// and moves behind it. A row whose key is gone has none.
 func (w *walk) take(s *source) ([]changeset.Change, error) {
 	if s.table == nil {
 		c := parkedChange(s.open.row[2:], s.l)
 		return []changeset.Change{c}, s.next(w.e)
 	}
 	l, key := s.l, s.key
-	var cells []clockRow
-	created := false
-	for s.open != nil && s.l == l && s.key == key {
-		row := s.open.row
-		c := clockRow{cid: toText(row[2]), version: toInt64(row[3]), site: toInt64(row[4]), seq: toInt64(row[5]), l: l}
-		if cells = s.table.addClock(cells, c); c.cid == changeset.SentinelCID {
-			created = c.version%2 == 1
-		}
-		if err := s.next(w.e); err != nil {
-			return nil, err
-		}
+	cells, err := s.table.parseClocks(make([]cellClock, 0, len(s.table.cols)+1), toText(s.open.row[2]))
+	if err != nil {
+		return nil, err
+	}
+	created := slices.ContainsFunc(cells, func(c cellClock) bool { return c.column == sentinelColumn && c.version%2 == 1 })
+	if err := s.next(w.e); err != nil {
+		return nil, err
 	}
 	if created {
-		var err error
 		if cells, err = w.older(s.table, l, key, cells); err != nil {
 			return nil, err
 		}
 	}
-	slices.SortFunc(cells, func(a, b clockRow) int {
+	slices.SortFunc(cells, func(a, b cellClock) int {
 		if (a.column == sentinelColumn) != (b.column == sentinelColumn) {
 			return cmp.Compare(a.column, b.column) // the sentinel's is the lowest
 		}
@@ -54,50 +80,29 @@ func (w *walk) take(s *source) ([]changeset.Change, error) {
 	return w.fill(s.table, l, key, cells)
 }
 
-// addClock appends a clock, unless the table has no such column any more.
-func (t *table) addClock(cells []clockRow, c clockRow) []clockRow {
-	c.column = sentinelColumn
-	if c.cid != changeset.SentinelCID {
-		column, ok := t.column[c.cid]
-		if !ok {
-			return cells
-		}
-		c.column, c.cid = column, t.cols[column]
-	}
-	return append(cells, c)
-}
-
 // older adds the row's columns that have a lower local version than its creation in entry l. The stock engine leaves
 // them there when a key is updated: they moved to a new key, and peers that have passed that version would miss them.
 // Those with a higher one are not added: they are in an entry of their own, and a replica that got them ahead of it
 // would have them recorded under this one's origin, where it passes them on to nobody who has this one.
-func (w *walk) older(t *table, l, key int64, cells []clockRow) ([]clockRow, error) {
+func (w *walk) older(t *table, l, key int64, cells []cellClock) ([]cellClock, error) {
 	if len(t.cols) == 0 {
 		return cells, nil
 	}
-	c, err := w.e.openCursor(statementKey{kind: stmtOlder, table: t}, func() string {
-		return scanClocks + t.clock() + " WHERE key = ? AND db_version < ? AND col_name <> " + sentinel
-	}, key, l)
+	st, err := w.e.stmts.get(statementKey{kind: stmtOlder, table: t}, func() string {
+		return "SELECT " + packedClocks + " FROM " + t.clock() + " WHERE key = ? AND db_version < ? AND col_name <> " + sentinel
+	})
 	if err != nil {
 		return nil, err
 	}
-	for {
-		ok, err := c.next()
-		if err != nil {
-			_ = c.close() // the read's error counts
-			return nil, err
-		}
-		if !ok {
-			return cells, c.close()
-		}
-		cells = t.addClock(cells, clockRow{
-			cid: toText(c.row[2]), version: toInt64(c.row[3]), site: toInt64(c.row[4]), seq: toInt64(c.row[5]), l: toInt64(c.row[0]),
-		})
+	row, _, err := st.first(key, l)
+	if err != nil {
+		return nil, err
 	}
+	return t.parseClocks(cells, toText(row[0]))
 }
 
 // fill reads what the clocks are about, and returns both as changes of entry l.
-func (w *walk) fill(t *table, l, key int64, cells []clockRow) ([]changeset.Change, error) {
+func (w *walk) fill(t *table, l, key int64, cells []cellClock) ([]changeset.Change, error) {
 	marks := make([]byte, len(t.cols))
 	for _, c := range cells {
 		if c.column != sentinelColumn {

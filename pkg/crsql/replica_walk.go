@@ -31,7 +31,7 @@ const (
 // errKeys means that 2^47 rows were ever made in one table, or that somebody wrote to its keys.
 var errKeys = errors.New("a short key is out of range: its __crsql_pks table was changed by hand")
 
-// A source is one table's clocks, or the parked changes: rows that begin with local version and key.
+// A source is one table's clocks, or the parked changes: rows that begin with local version and key, in that order.
 type source struct {
 	place int64
 	table *table // nil: the parked changes
@@ -147,48 +147,40 @@ func (w *walk) close() error {
 	return errors.Join(errs...)
 }
 
-// The columns that scans begin with; scanParked and scanClocks tell what follows.
-const (
-	scanParked = "SELECT local_version, id, tbl, pk, cid, val, col_version, site, cl, seq FROM main.crmesh_parked INDEXED BY crmesh_parked_version WHERE "
-	scanClocks = "SELECT db_version, key, col_name, col_version, site_id, seq FROM "
-)
+const scanParked = "SELECT local_version, id, tbl, pk, cid, val, col_version, site, cl, seq FROM main.crmesh_parked INDEXED BY crmesh_parked_version WHERE "
 
 // scan returns the statement that scans s where condition holds.
-func (s *source) scan(condition, order string) string {
+func (s *source) scan(condition string) string {
 	if s.table == nil {
-		return scanParked + condition + " ORDER BY " + order
+		return scanParked + condition + " ORDER BY local_version, id"
 	}
-	return s.table.clockScan() + condition + " ORDER BY " + order
-}
-
-// clockScan returns the beginning of a scan of t's clocks through their index on db_version, which holds the primary key
-// behind it: so an order by both takes no sort.
-func (t *table) clockScan() string {
-	return scanClocks + t.clock() + " INDEXED BY " + ident(t.name+clockSuffix+"_dbv_idx") + " WHERE "
+	// The index on db_version holds the primary key, (key, col_name), behind it: so this takes no sort. The clocks of a row
+	// come in one piece, because to get a row out of SQLite costs more than to find it.
+	return "SELECT db_version, key, " + packedClocks + " FROM " + s.table.clock() +
+		" INDEXED BY " + ident(s.table.name+clockSuffix+"_dbv_idx") + " WHERE " + condition +
+		" GROUP BY db_version, key ORDER BY db_version, key"
 }
 
 // openAbove opens s at the first row of a local version above l.
 func (s *source) openAbove(e *engine, l int64) error {
 	s.rest = false
-	kind, condition, order := stmtScan, "db_version > ?", "db_version, key, col_name"
 	if s.table == nil {
-		kind, condition, order = stmtParkedScan, "local_version > ?", "local_version, id"
+		return s.start(e, stmtParkedScan, "local_version > ?", l)
 	}
-	return s.start(e, kind, condition, order, l)
+	return s.start(e, stmtScan, "db_version > ?", l)
 }
 
 // openRest opens s at the first row of local version l behind key.
 func (s *source) openRest(e *engine, l, key int64) error {
 	s.rest = true
-	kind, condition, order := stmtScanRest, "db_version = ? AND key > ?", "key, col_name"
 	if s.table == nil {
-		kind, condition, order = stmtParkedRest, "local_version = ? AND id > ?", "id"
+		return s.start(e, stmtParkedRest, "local_version = ? AND id > ?", l, key)
 	}
-	return s.start(e, kind, condition, order, l, key)
+	return s.start(e, stmtScanRest, "db_version = ? AND key > ?", l, key)
 }
 
-func (s *source) start(e *engine, kind statementKind, condition, order string, args ...driver.Value) error {
-	c, err := e.openCursor(statementKey{kind: kind, table: s.table}, func() string { return s.scan(condition, order) }, args...)
+func (s *source) start(e *engine, kind statementKind, condition string, args ...driver.Value) error {
+	c, err := e.openCursor(statementKey{kind: kind, table: s.table}, func() string { return s.scan(condition) }, args...)
 	if err != nil {
 		return err
 	}
