@@ -60,11 +60,13 @@ function statement(rnd: () => number): string {
 
 /** Everything that has to be equal on all peers. */
 function content(db: Database): unknown {
-  const changes = `SELECT "table", pk, cid, val, typeof(val), col_version, cl FROM crsql_changes
-    ORDER BY "table", pk, cid`;
-  return [changes, ...["plain", "pair", '"schlüssel"'].map((t) => `SELECT * FROM ${t} ORDER BY 1, 2`)].map(
-    (sql) => db.all(sql.replace("ORDER BY 1, 2", sql.includes("schlüssel") ? "ORDER BY 1" : "ORDER BY 1, 2")),
-  );
+  const queries = [
+    'SELECT "table", pk, cid, val, typeof(val), col_version, cl FROM crsql_changes ORDER BY "table", pk, cid',
+    "SELECT * FROM plain ORDER BY id",
+    "SELECT * FROM pair ORDER BY b, a",
+    'SELECT * FROM "schlüssel" ORDER BY k',
+  ];
+  return queries.map((sql) => db.all(sql));
 }
 
 for (let seed = 1; seed <= RUNS; seed++) {
