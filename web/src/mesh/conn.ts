@@ -70,6 +70,7 @@ export class Conn {
   #remote: RemoteEnd | undefined;
   #opened = false;
   #closed = false;
+  #lastStage: Stage = "signaling";
   readonly #events: ConnEvents;
 
   constructor(
@@ -127,7 +128,15 @@ export class Conn {
   }
 
   get stage(): Stage {
-    if (this.#closed) return "closed";
+    return this.#closed ? "closed" : this.#stage();
+  }
+
+  /** The stage at which it was when it was closed. */
+  get lastStage(): Stage {
+    return this.#closed ? this.#lastStage : this.#stage();
+  }
+
+  #stage(): Stage {
     if (this.channel.isOpen) return "open";
     if (!this.#remote) return this.pc.iceGatheringState === "gathering" ? "gathering" : "signaling";
     const ice = this.pc.iceConnectionState;
@@ -157,6 +166,7 @@ export class Conn {
   /** Ends it at once, and reports that. */
   close(): void {
     if (this.#closed) return;
+    this.#lastStage = this.#stage();
     this.#closed = true;
     live--;
     this.pc.onicecandidate = null;

@@ -6,7 +6,7 @@ import { MaxSession } from "../signaling/limits.ts";
 import type { ICEServer } from "../signaling/messages.ts";
 import type { ProtocolError } from "../syncproto/errors.ts";
 import type { Health } from "./channel.ts";
-import { Conn } from "./conn.ts";
+import { Conn, type Stage } from "./conn.ts";
 import { backoff, type Timing } from "./timing.ts";
 
 /** Candidates that are kept until the description of their session is there. */
@@ -51,6 +51,7 @@ export class Negotiation {
   #dueAt = Number.POSITIVE_INFINITY; // when to offer (impolite) or to want (polite), ms
   #failures = 0;
   #health: Health = "good";
+  #failedAt: Stage | undefined;
   #tasks: Promise<void> = Promise.resolve(); // one step of negotiation at a time
   #waiting = 0;
   #closed = false;
@@ -67,6 +68,11 @@ export class Negotiation {
   /** How the open channel is doing. */
   get health(): Health {
     return this.#health;
+  }
+
+  /** The stage at which the last attempt failed; undefined once a channel has opened. */
+  get failedAt(): Stage | undefined {
+    return this.#failedAt;
   }
 
   /** Starts: the greater id offers at once, the other waits. */
@@ -259,6 +265,7 @@ export class Negotiation {
         open: () => {
           if (!current()) return;
           this.#failures = 0;
+          this.#failedAt = undefined;
           this.#health = "good";
           events.open(conn);
         },
@@ -291,6 +298,7 @@ export class Negotiation {
   }
 
   #failed(conn: Conn): void {
+    if (!conn.opened) this.#failedAt = conn.lastStage;
     const wait = conn.opened ? 0 : backoff(this.#o.timing, this.#failures++, this.#o.random ?? Math.random);
     this.#forget(conn, performance.now() + wait);
   }
