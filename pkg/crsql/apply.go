@@ -22,9 +22,13 @@ type ChangeError struct {
 	Err    error  // the underlying error, if there is one
 }
 
-// Error returns the reason, with the table and the column.
+// Error returns the table, the column, the reason and the underlying error.
 func (e *ChangeError) Error() string {
-	return fmt.Sprintf("change to table %q, column %q: %s", e.Table, e.CID, e.Reason)
+	reason := e.Reason
+	if e.Err != nil {
+		reason += ": " + e.Err.Error()
+	}
+	return fmt.Sprintf("change to table %q, column %q: %s", e.Table, e.CID, reason)
 }
 
 // Unwrap returns the underlying error.

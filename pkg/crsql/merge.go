@@ -94,6 +94,11 @@ func (e *engine) mergeRun(dbVersion int64, run []changeset.Change, offset int) (
 		reason := fmt.Sprintf("its primary key has %d values where the table's has %d", len(pk), len(t.pks))
 		return 0, refuseAll(run, offset, reason, nil), nil
 	}
+	for _, v := range pk {
+		if v.Kind() == changeset.KindNull { // an INTEGER PRIMARY KEY would make up a number for it
+			return 0, refuseAll(run, offset, "its primary key holds a NULL", nil), nil
+		}
+	}
 	m := &e.merger
 	m.start(e, t, dbVersion, pk)
 	impacted, failed, err := m.merge(run, offset)

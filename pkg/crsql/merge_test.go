@@ -1,0 +1,174 @@
+package crsql
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/crmesh/crmesh/pkg/crsql/changeset"
+)
+
+func packedInt(t testing.TB, n int64) []byte {
+	t.Helper()
+	pk, err := changeset.AppendPacked(nil, []changeset.Value{changeset.Integer(n)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pk
+}
+
+// Changes that cannot be applied are named one by one; everything else is applied, and the transaction goes on.
+func TestApplyLeavesOutTheRefused(t *testing.T) {
+	d := openTest(t, ":memory:")
+	d.run("CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, x, y CHECK (y <> 'bad')); SELECT crsql_as_crr('t')")
+	cell := func(table string, pk []byte, cid, val string) changeset.Change {
+		return changeset.Change{Table: table, PK: pk, CID: cid, Val: changeset.TextString(val), ColVersion: 1, CL: 1, Site: "0123456789abcdef"}
+	}
+	one, two := packedInt(t, 1), packedInt(t, 2)
+	d.run("BEGIN")
+	impacted, err := d.engine.applyChanges(5, []changeset.Change{
+		cell("t", one, "x", "fine"), cell("t", one, "y", "bad"), cell("t", one, "x", "known"),
+		cell("nowhere", one, "x", "?"), cell("t", two, "nowhere", "?"), cell("t", two, "y", "fine"),
+		cell("t", []byte{9}, "x", "?"), cell("t", nil, "x", "?"),
+	})
+	var failed ChangeErrors
+	if !errors.As(err, &failed) {
+		t.Fatalf("applyChanges: %v", err)
+	}
+	var said []string
+	for _, f := range failed {
+		said = append(said, fmt.Sprintf("%d %s.%s: %s", f.Index, f.Table, f.CID, f.Reason))
+	}
+	want := `1 t.y: the table refuses it
+3 nowhere.x: the table is not a CRR of this database
+4 t.nowhere: the table has no such column
+6 t.x: its primary key is damaged
+7 t.x: its primary key is damaged`
+	if got := strings.Join(said, "\n"); got != want {
+		t.Errorf("refused:\n%s\nwant:\n%s", got, want)
+	}
+	if one := new(ChangeError); !errors.As(err, &one) || !strings.Contains(failed[0].Error(), "CHECK") || !strings.Contains(err.Error(), "and 2 more") {
+		t.Errorf("the error says %q, its first %q", err, failed[0])
+	}
+	if impacted != 3 || d.int("SELECT crsql_rows_impacted()") != 3 { // fine, then known, which is larger; and fine
+		t.Errorf("%d impacted", impacted)
+	}
+	d.run("COMMIT")
+	if got := dump(d.run("SELECT * FROM t")); got != "1 | \"known\" | NULL\n2 | NULL | \"fine\"" {
+		t.Errorf("t holds\n%s", got)
+	}
+	if n := d.int("SELECT count(*) FROM crsql_changes WHERE db_version = 5 AND site_id = CAST('0123456789abcdef' AS BLOB)"); n != 2 {
+		t.Errorf("%d changes", n)
+	}
+}
+
+// A constraint that undoes the whole transaction is no refusal that the caller could go on from.
+func TestApplyReportsALostTransaction(t *testing.T) {
+	d := openTest(t, ":memory:")
+	d.run("CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, x, y); SELECT crsql_as_crr('t')")
+	d.run("CREATE TRIGGER strict BEFORE INSERT ON t WHEN NEW.x = 'bad' BEGIN SELECT RAISE(ROLLBACK, 'no'); END")
+	d.run("BEGIN")
+	_, err := d.engine.applyChanges(1, []changeset.Change{{Table: "t", PK: packedInt(t, 1), CID: "x", Val: changeset.TextString("bad"), ColVersion: 1, CL: 1}})
+	if err == nil || errors.As(err, new(ChangeErrors)) {
+		t.Errorf("applyChanges: %v", err)
+	}
+	if _, err := d.try("COMMIT"); err == nil {
+		t.Error("there still is a transaction")
+	}
+}
+
+func TestApplyVersions(t *testing.T) {
+	d := openTest(t, ":memory:")
+	d.run("CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, x); SELECT crsql_as_crr('t')")
+	change := changeset.Change{Table: "t", PK: packedInt(t, 1), CID: "x", Val: changeset.Integer(1), ColVersion: 1, CL: 1, DBVersion: 1 << 60}
+	for _, step := range []struct{ version, col, impacted, stored int64 }{
+		{10, 1, 1, 10}, {11, 1, 0, 10}, {11, 2, 1, 11}, {3, 3, 1, 12},
+	} {
+		change.ColVersion = step.col
+		d.run("BEGIN")
+		impacted, err := d.engine.applyChanges(step.version, []changeset.Change{change})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.run("COMMIT")
+		if stored := d.int("SELECT db_version FROM crsql_changes"); impacted != step.impacted || stored != step.stored || d.int("SELECT crsql_db_version()") != step.stored {
+			t.Errorf("%+v: impacted %d, stored under %d", step, impacted, stored)
+		}
+	}
+	if _, err := d.engine.applyChanges(changeset.MaxVersion+1, nil); err == nil {
+		t.Error("a db_version out of range is accepted")
+	}
+}
+
+// The owner of a connection hears of each commit once it has succeeded, however it is made, and of no other.
+func TestCommitNotice(t *testing.T) {
+	d := openTest(t, ":memory:")
+	commits, rollbacks := 0, 0
+	d.engine.onCommit = func() {
+		commits++
+		if n, err := d.engine.currentVersion(); err != nil || n < 0 {
+			t.Errorf("the connection cannot be used in onCommit: %v", err)
+		}
+	}
+	d.engine.onRollback = func() { rollbacks++ }
+	expect := func(what string, c, r int) {
+		t.Helper()
+		if commits != c || rollbacks != r {
+			t.Errorf("%s: %d commits and %d rollbacks, want %d and %d", what, commits, rollbacks, c, r)
+		}
+		commits, rollbacks = 0, 0
+	}
+	d.run("CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, x)")
+	expect("CREATE TABLE", 1, 0)
+	d.run("SELECT crsql_as_crr('t')")
+	expect("crsql_as_crr", 1, 0)
+	d.run("SELECT * FROM crsql_changes")
+	expect("reading", 0, 0)
+	d.run("INSERT INTO t VALUES (1, 2) RETURNING id")
+	expect("RETURNING", 1, 0)
+	d.run("BEGIN")
+	d.run("INSERT INTO t VALUES (2, 2)")
+	expect("inside a transaction", 0, 0)
+	d.run("COMMIT")
+	expect("COMMIT", 1, 0)
+	tx, err := d.conn.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec("INSERT INTO t VALUES (3, 2)"); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	expect("Tx.Commit", 1, 0)
+	if tx, err = d.conn.BeginTx(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec("INSERT INTO t VALUES (4, 2)"); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	expect("Tx.Rollback", 0, 1)
+	if _, err := d.try("INSERT INTO t VALUES (1, 2)"); err == nil {
+		t.Error("a key stands twice")
+	}
+	expect("a failed statement", 0, 1)
+	stmt, err := d.conn.PrepareContext(t.Context(), "INSERT INTO t VALUES (?, 2)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stmt.Close()
+	for i := range 3 {
+		if _, err := stmt.Exec(10 + i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect("a prepared statement", 3, 0)
+	if n := d.int("SELECT crsql_db_version()"); n != 6 {
+		t.Errorf("db_version %d", n)
+	}
+}
