@@ -1,0 +1,104 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/crmesh/crmesh/pkg/mesh"
+)
+
+// table is rows of text with aligned columns.
+type table struct {
+	rows   [][]string
+	widths []int
+}
+
+func newTable(head ...string) *table {
+	t := &table{}
+	t.add(head...)
+	return t
+}
+
+func (t *table) add(cells ...string) {
+	for i, c := range cells {
+		if i == len(t.widths) {
+			t.widths = append(t.widths, 0)
+		}
+		t.widths[i] = max(t.widths[i], utf8.RuneCountInString(c))
+	}
+	t.rows = append(t.rows, cells)
+}
+
+// maxCell bounds what a column is padded to, so that one long text does not push all others off the screen.
+const maxCell = 60
+
+func (t *table) print(w io.Writer) error {
+	b := bufio.NewWriter(w)
+	for _, row := range t.rows {
+		var line strings.Builder
+		for i, c := range row {
+			line.WriteString(c)
+			if i < len(row)-1 {
+				line.WriteString(strings.Repeat(" ", max(min(t.widths[i], maxCell)-utf8.RuneCountInString(c), 0)+2))
+			}
+		}
+		fmt.Fprintln(b, line.String())
+	}
+	return b.Flush()
+}
+
+func printStatus(w io.Writer, s mesh.Status) error {
+	role := "reader"
+	if s.Writer {
+		role = "writer"
+	}
+	server := "joined"
+	if !s.Server.Joined {
+		server = "not reached"
+		if s.Server.Error != "" {
+			server += ": " + s.Server.Error
+		}
+	}
+	fmt.Fprintf(w, "site     %s (%s), version %d\npeer     %s\nserver   %s\nsynced   %t\napplied  %d changes, %d rows; %d known already, %d put aside\nvector\n",
+		s.Site, role, s.Version, s.Peer, printable(server), s.Synced, s.Applied.Changes, s.Applied.Rows, s.Applied.Redundant, s.Applied.Parked)
+	for _, site := range sortedKeys(s.Vector) {
+		fmt.Fprintf(w, "         %s %d\n", site, s.Vector[site])
+	}
+	if len(s.Members) == 0 {
+		_, err := fmt.Fprintln(w, "members  none yet")
+		return err
+	}
+	fmt.Fprintln(w, "members")
+	t := newTable("peer", "name", "link", "role", "rtt", "in", "out", "to come", "to send", "lag", "")
+	for _, m := range s.Members {
+		t.add(m.Peer, printable(m.Name), string(m.State), m.Role, fmt.Sprintf("%.1f ms", m.RTT),
+			fmt.Sprintf("%s %s/s", bytesText(float64(m.BytesIn)), bytesText(m.RateIn)),
+			fmt.Sprintf("%s %s/s", bytesText(float64(m.BytesOut)), bytesText(m.RateOut)),
+			fmt.Sprint(m.Remaining), fmt.Sprint(m.Unsent), fmt.Sprintf("%d ms", m.LagMillis), printable(m.Error))
+	}
+	return t.print(w)
+}
+
+func bytesText(n float64) string {
+	for _, unit := range []string{"B", "kB", "MB"} {
+		if n < 1000 {
+			return fmt.Sprintf("%.3g %s", n, unit)
+		}
+		n /= 1000
+	}
+	return fmt.Sprintf("%.3g GB", n)
+}
+
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
+	keys := make([]K, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
