@@ -29,7 +29,6 @@ type loop struct {
 	byConn  map[*conn]*link
 	nextID  syncproto.LinkID
 	members map[signaling.PeerID]*member
-	missing map[signaling.PeerID]time.Time // since when a member is missing from the room's list
 	listed  map[signaling.PeerID]signaling.Meta
 	resume  map[syncproto.SiteID]int64
 	schema  [32]byte
@@ -57,7 +56,7 @@ func newLoop(n *Node, core *syncproto.Core, s State) *loop {
 	l := &loop{
 		node: n, core: core, store: n.cfg.Store, log: n.log, reads: make(chan struct{}, maxReads),
 		links: map[syncproto.LinkID]*link{}, byConn: map[*conn]*link{}, members: map[signaling.PeerID]*member{},
-		missing: map[signaling.PeerID]time.Time{}, listed: map[signaling.PeerID]signaling.Meta{},
+		listed: map[signaling.PeerID]signaling.Meta{},
 		resume: map[syncproto.SiteID]int64{}, schema: s.Heads.SchemaHash,
 	}
 	for site, reached := range s.Resume {
@@ -240,14 +239,8 @@ func (l *loop) result(r result) {
 
 func (l *loop) tick() {
 	l.core.Tick()
-	now := time.Now()
-	for id, since := range l.missing {
-		if now.Sub(since) >= l.node.timing.missing {
-			l.unlist(id)
-		}
-	}
 	if l.ticks++; l.ticks%statusTicks == 0 {
-		l.look(now)
+		l.look(time.Now())
 	}
 	l.checkWaiting()
 }

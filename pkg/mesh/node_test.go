@@ -23,7 +23,6 @@ func quick() timing {
 	t.ping, t.suspect, t.dead = 200*time.Millisecond, 600*time.Millisecond, 2*time.Second
 	t.want, t.restart, t.attempt = 300*time.Millisecond, time.Second, 5*time.Second
 	t.minBackoff, t.maxBackoff, t.refused = 50*time.Millisecond, 500*time.Millisecond, time.Second
-	t.missing = 500 * time.Millisecond
 	return t
 }
 

@@ -1,10 +1,6 @@
 package mesh
 
-import (
-	"time"
-
-	"github.com/crmesh/crmesh/pkg/signaling"
-)
+import "github.com/crmesh/crmesh/pkg/signaling"
 
 // signalEvent takes what the signaling server tells. It never ends a link.
 func (l *loop) signalEvent(e SignalEvent) {
@@ -31,22 +27,14 @@ func (l *loop) signalEvent(e SignalEvent) {
 	}
 }
 
-// joinedRoom takes a new member list. Those that are missing may be on their way back.
+// joinedRoom takes a new member list. Those that are missing may be on their way back: the signaler says when they left.
 func (l *loop) joinedRoom(e Joined) {
 	l.node.setICEServers(iceServersOf(e.ICEServers))
 	l.node.introduced.Store(true)
 	l.joined, l.serverErr = true, nil
 	l.log.Info("joined the room", "members", len(e.Members))
-	here := make(map[signaling.PeerID]bool, len(e.Members))
 	for _, m := range e.Members {
-		here[m.Peer] = true
 		l.list(m)
-	}
-	now := time.Now()
-	for id := range l.listed {
-		if _, already := l.missing[id]; !here[id] && !already {
-			l.missing[id] = now
-		}
 	}
 	for _, m := range l.members {
 		m.poke()
@@ -64,7 +52,6 @@ func (l *loop) list(sm signaling.Member) {
 		return
 	}
 	l.listed[id] = sm.Meta
-	delete(l.missing, id)
 	m := l.members[id]
 	if m == nil {
 		l.startMember(sm)
@@ -79,7 +66,6 @@ func (l *loop) list(sm signaling.Member) {
 // unlist lets go of a member; if its link is open, once that has ended.
 func (l *loop) unlist(id signaling.PeerID) {
 	delete(l.listed, id)
-	delete(l.missing, id)
 	if m := l.members[id]; m != nil {
 		m.list(false)
 	}

@@ -20,9 +20,10 @@ type Signaler interface {
 // SignalEvent is one of Joined, MemberJoined, MemberLeft, Signal and Disconnected.
 type SignalEvent interface{ signalEvent() }
 
-// Joined says that the signaling server took us in, first or again.
+// Joined says that the signaling server took us in, first or again, or that it has new ICE servers. A member that was
+// known and is not among Members stays one until MemberLeft.
 type Joined struct {
-	Members    []signaling.Member    // the others
+	Members    []signaling.Member    // the others that the server knows
 	ICEServers []signaling.ICEServer // for connections made from now on
 }
 

@@ -24,17 +24,15 @@ const (
 	MaxBackoff = 30 * time.Second
 	// RefusedBackoff is the pause after a link that one side closed on purpose.
 	RefusedBackoff = 30 * time.Second
-	// MissingFor is how long a member may be missing from a new member list before it counts as gone.
-	MissingFor = 30 * time.Second
 )
 
 // timing holds the times above, so that tests need not wait for them.
 type timing struct {
-	ping, suspect, dead     time.Duration
-	want                    time.Duration
-	restart, attempt        time.Duration
-	minBackoff, maxBackoff  time.Duration
-	refused, missing, flush time.Duration
+	ping, suspect, dead    time.Duration
+	want                   time.Duration
+	restart, attempt       time.Duration
+	minBackoff, maxBackoff time.Duration
+	refused, flush         time.Duration
 }
 
 func defaultTiming() timing {
@@ -42,7 +40,7 @@ func defaultTiming() timing {
 		ping: PingAfter, suspect: SuspectAfter, dead: DeadAfter,
 		want: WantAfter, restart: RestartTimeout, attempt: AttemptTimeout,
 		minBackoff: MinBackoff, maxBackoff: MaxBackoff,
-		refused: RefusedBackoff, missing: MissingFor, flush: time.Second,
+		refused: RefusedBackoff, flush: time.Second,
 	}
 }
 
