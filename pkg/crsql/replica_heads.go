@@ -109,11 +109,7 @@ func (e *engine) liftFloor(floor int64) error {
 	if err != nil || present >= floor {
 		return err
 	}
-	// The engine remembers the version that its own last commit had. It must read the floor, from the next commit on.
-	_, err = e.nextVersion(floor)
-	if err != nil {
-		return err
-	}
+	e.pending = max(e.pending, floor) // the engine takes it for what this transaction wrote, and goes on from there
 	return e.exec("INSERT INTO main.crsql_master VALUES ('pre_compact_dbversion', ?) ON CONFLICT DO UPDATE SET value = excluded.value", floor)
 }
 

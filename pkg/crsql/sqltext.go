@@ -71,7 +71,7 @@ func (s *sqlScanner) next() (sqlStatement, bool, error) {
 			leading = false
 		} else if leading && len(st.words) < maxWords {
 			st.words = append(st.words, strings.ToUpper(text))
-			trigger = isTrigger(st.words)
+			trigger = trigger || isTrigger(st.words)
 		}
 		afterEnd = afterSemicolon && kind == tokenWord && strings.EqualFold(text, "END")
 		afterSemicolon = false
