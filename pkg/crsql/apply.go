@@ -8,7 +8,7 @@ import (
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 )
 
-// ErrBusy: a trigger that a merge set off tried to merge on the same connection.
+// ErrBusy is returned where a trigger that a merge set off tries to merge on the same connection.
 var ErrBusy = errors.New("a trigger cannot write to crsql_changes while changes are being merged")
 
 // A ChangeError says why one change cannot be applied to this database: its table or column is unknown here, its packed

@@ -207,7 +207,7 @@ func (e *engine) newKey(t *table, pk []driver.Value) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	key, _, err := st.int64(pk...)
+	key, _, err := st.insert(pk)
 	return key, err
 }
 
@@ -217,7 +217,7 @@ func (e *engine) findOrNewKey(t *table, pk []driver.Value) (key int64, existed b
 	if err != nil {
 		return 0, false, err
 	}
-	key, created, err := st.int64(pk...)
+	key, created, err := st.insert(pk)
 	if err != nil || created {
 		return key, false, err
 	}

@@ -37,17 +37,11 @@ func prepare(c *sqlite3.SQLiteConn, sql string) (*statement, error) {
 
 // each runs the statement and calls f for each row of it. The row is valid during the call only.
 func (st *statement) each(args []driver.Value, f func(row []driver.Value) error) (err error) {
-	if st.busy {
-		return errors.New("a trigger on a CRR cannot write to the CRR's changes")
-	}
-	if len(args) != len(st.args) {
-		return fmt.Errorf("internal: a statement with %d parameters was given %d", len(st.args), len(args))
+	if err := st.bind(args); err != nil {
+		return err
 	}
 	st.busy = true
 	defer func() { st.busy = false }()
-	for i, arg := range args {
-		st.args[i].Value = arg
-	}
 	rows, err := st.sqlite.QueryContext(context.Background(), st.args)
 	if err != nil {
 		return err
@@ -72,6 +66,38 @@ func (st *statement) each(args []driver.Value, f func(row []driver.Value) error)
 		}
 	}
 	return nil
+}
+
+func (st *statement) bind(args []driver.Value) error {
+	if st.busy {
+		return ErrBusy
+	}
+	if len(args) != len(st.args) {
+		return fmt.Errorf("internal: a statement with %d parameters was given %d", len(st.args), len(args))
+	}
+	for i, arg := range args {
+		st.args[i].Value = arg
+	}
+	return nil
+}
+
+// insert runs an INSERT of one row and returns its rowid, or false if OR IGNORE left it out. It costs less than RETURNING.
+func (st *statement) insert(args []driver.Value) (int64, bool, error) {
+	if err := st.bind(args); err != nil {
+		return 0, false, err
+	}
+	st.busy = true
+	defer func() { st.busy = false }()
+	result, err := st.sqlite.ExecContext(context.Background(), st.args)
+	if err != nil {
+		return 0, false, err
+	}
+	n, err := result.RowsAffected()
+	if err != nil || n == 0 {
+		return 0, false, err
+	}
+	id, err := result.LastInsertId()
+	return id, true, err
 }
 
 // errStop ends each without being an error.

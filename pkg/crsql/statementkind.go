@@ -56,9 +56,9 @@ func (t *table) sql(kind statementKind, cols string) string {
 	case stmtFindKey: // pk...
 		return "SELECT __crsql_key FROM " + t.keys() + " WHERE " + isParams(t.pks)
 	case stmtNewKey: // pk...
-		return "INSERT INTO " + t.keys() + " (" + idents("", t.pks, ",") + ") VALUES (" + marks(len(t.pks)) + ") RETURNING __crsql_key"
-	case stmtFindOrNewKey: // pk...; no row if the key is there
-		return "INSERT OR IGNORE INTO " + t.keys() + " (" + idents("", t.pks, ",") + ") VALUES (" + marks(len(t.pks)) + ") RETURNING __crsql_key"
+		return "INSERT INTO " + t.keys() + " (" + idents("", t.pks, ",") + ") VALUES (" + marks(len(t.pks)) + ")"
+	case stmtFindOrNewKey: // pk...; no change if the key is there
+		return "INSERT OR IGNORE INTO " + t.keys() + " (" + idents("", t.pks, ",") + ") VALUES (" + marks(len(t.pks)) + ")"
 	case stmtClocks: // key
 		return "SELECT col_name, col_version FROM " + t.clock() + " WHERE key = ?"
 	case stmtValues: // pk...; an expression has no declared type, by which mattn would convert
