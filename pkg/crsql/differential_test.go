@@ -256,12 +256,65 @@ func (d *differential) step(p *pair) {
 		} else {
 			d.both(p, "DELETE FROM "+s.table()+" WHERE "+isParams(s.keys), d.key(s)...)
 		}
-	case n < 13:
+	case n < 12:
+		d.other(p, s)
+	case n < 14:
 		d.transaction(p)
 	case n < 17 && len(d.pairs) > 1:
 		d.sync(p)
 	default:
 		d.synthetic(p, s)
+	}
+}
+
+// other runs what is rarer in a database's life.
+func (d *differential) other(p *pair, s *shape) {
+	switch rapid.IntRange(0, 6).Draw(d.rt, "other") {
+	case 0: // changes nothing, and raises the version all the same
+		col := ident(append(append([]string(nil), s.cols...), s.keys...)[0])
+		d.both(p, "UPDATE "+s.table()+" SET "+col+" = "+col)
+	case 1: // the same key may stand twice
+		names := append(append([]string(nil), s.keys...), s.cols...)
+		var args []changeset.Value
+		for range 2 {
+			args = append(args, d.key(s)...)
+			for range s.cols {
+				args = append(args, d.value())
+			}
+		}
+		d.both(p, "INSERT OR REPLACE INTO "+s.table()+"("+idents("", names, ",")+") VALUES ("+marks(len(names))+"), ("+marks(len(names))+")", args...)
+	case 2:
+		if !p.inTx { // what follows cannot be refused, but is several statements
+			d.both(p, "SELECT crsql_as_table(?)", changeset.TextString(s.name))
+			d.insert(p, s)
+			d.both(p, "SELECT crsql_as_crr(?)", changeset.TextString(s.name))
+		}
+	case 3: // a table whose clocks outlive it
+		if !p.inTx {
+			d.both(p, "DROP TABLE "+s.table())
+			d.both(p, s.sql)
+			d.insert(p, s)
+			d.insert(p, s)
+			d.both(p, "SELECT crsql_as_crr(?)", changeset.TextString(s.name))
+		}
+	case 4:
+		d.both(p, "SELECT crsql_next_db_version(?)", changeset.Integer(rapid.Int64Range(0, 20).Draw(d.rt, "next")))
+	case 5: // a table that is no CRR
+		d.both(p, "INSERT OR REPLACE INTO crsql_tracked_peers VALUES (x'01', 1, 1, 1, 1)")
+	default:
+		for _, where := range []string{
+			"db_version > 1 AND site_id IS NOT crsql_site_id()", "site_id = crsql_site_id() AND db_version <= 2", "cid = '-1'", "cl = 1 AND seq < 2", "col_version > 1",
+			`"table" = 't1' AND pk = x'010901'`, "val IS NULL", "val > 0", "cl = 1 ORDER BY db_version DESC, seq DESC",
+		} {
+			sql := "SELECT * FROM crsql_changes WHERE " + where
+			theirs := d.oracle.ask(p.name, false, oracleStep{SQL: sql})[0]
+			if theirs.err != nil {
+				d.fail("%s: %s: theirs: %v", p.name, sql, theirs.err)
+			}
+			if ours, theirs := dump(p.ours.run(sql)), dump(theirs.rows); ours != theirs {
+				d.fail("%s: %s\nours:\n%s\ntheirs:\n%s", p.name, sql, ours, theirs)
+			}
+		}
 	}
 }
 
