@@ -1,7 +1,9 @@
 import { useId, useRef, useState } from "react";
+import type { RoomLinks } from "../client/client.ts";
 
 /** The two links of a room, to be given to others. A reader has only the second. */
-export function Invite({ write, read }: { write: string | undefined; read: string }) {
+export function Invite({ links }: { links: RoomLinks }) {
+  const { write, read } = links;
   return (
     <section className="card invite" aria-label="Invite">
       {write !== undefined && (

@@ -1,8 +1,8 @@
 import { useEffect, useRef } from "react";
-import { type MemberView, useStatus } from "../react/index.ts";
+import { type Member, useStatus } from "../react/index.ts";
 import { sentence } from "./welcome.tsx";
 
-const stateWords: Record<MemberView["state"], string> = {
+const stateWords: Record<Member["state"], string> = {
   none: "no link yet",
   connecting: "connecting",
   open: "linked",
@@ -51,7 +51,7 @@ export function Peers() {
   );
 }
 
-function Peer({ member }: { member: MemberView }) {
+function Peer({ member }: { member: Member }) {
   const name = member.name || `peer ${member.peer.slice(0, 6)}`;
   const stage = member.state === "open" ? roundTrip(member.roundTrip) : member.stage;
   return (

@@ -1,4 +1,5 @@
 import { useState } from "react";
+import type { RoomLinks } from "../client/client.ts";
 import { Invite } from "./invite.tsx";
 import { Peers } from "./peers.tsx";
 import { Problems } from "./problems.tsx";
@@ -7,7 +8,7 @@ import { Mark } from "./welcome.tsx";
 import { Workspace } from "./workspace.tsx";
 
 /** An open room. Below a CrmeshProvider. */
-export function RoomPage({ write, read }: { write: string | undefined; read: string }) {
+export function RoomPage({ links }: { links: RoomLinks }) {
   const [inviting, setInviting] = useState(false);
   return (
     <div className="page">
@@ -26,7 +27,7 @@ export function RoomPage({ write, read }: { write: string | undefined; read: str
           Invite
         </button>
       </header>
-      {inviting && <Invite write={write} read={read} />}
+      {inviting && <Invite links={links} />}
       <Problems />
       <div className="columns">
         <main>

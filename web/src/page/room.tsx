@@ -1,4 +1,5 @@
 import { useEffect, useState } from "react";
+import type { Client } from "../client/client.ts";
 import { CrmeshProvider, type Source } from "../react/index.ts";
 import { LinkError } from "../signaling/link.ts";
 import { FailureView } from "./failure-view.tsx";
@@ -7,16 +8,10 @@ import { enterRoom } from "./location.ts";
 import { RoomPage } from "./room-page.tsx";
 import { Welcome } from "./welcome.tsx";
 
-/** A client that the page owns, and the links of its room. */
-export interface OpenRoom {
-  readonly client: Source & { close(): Promise<void> };
-  /** Absent for a reader. */
-  readonly write: string | undefined;
-  readonly read: string;
-}
+/** Opens the room of a link; rejects if the link or the browser does not allow it. What it returns is closed by the page. */
+export type Opener = (link: string) => Promise<Pick<Client, keyof Source | "links" | "close">>;
 
-/** Opens the room of a link; rejects if the link or the browser does not allow it. */
-export type Opener = (link: string) => Promise<OpenRoom>;
+type OpenRoom = Awaited<ReturnType<Opener>>;
 
 declare global {
   interface Window {
@@ -54,7 +49,7 @@ export function Room({ link, open }: { link: string; open: Opener }) {
         if (failure !== undefined) return setState({ failure });
         room = await open(link);
         if (over) return;
-        window.crmesh = room.client;
+        window.crmesh = room;
         setState({ room });
       } catch (error) {
         if (over) return;
@@ -64,7 +59,7 @@ export function Room({ link, open }: { link: string; open: Opener }) {
     return () => {
       over = true;
       delete window.crmesh;
-      enqueue(async () => room?.client.close());
+      enqueue(async () => room?.close());
     };
   }, [link, open, attempt]);
 
@@ -88,8 +83,8 @@ export function Room({ link, open }: { link: string; open: Opener }) {
     );
   }
   return (
-    <CrmeshProvider client={state.room.client}>
-      <RoomPage write={state.room.write} read={state.room.read} />
+    <CrmeshProvider client={state.room}>
+      <RoomPage links={state.room.links} />
     </CrmeshProvider>
   );
 }

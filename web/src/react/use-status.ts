@@ -1,9 +1,9 @@
 import { useSyncExternalStore } from "react";
 import { useClient } from "./context.tsx";
-import type { StatusView } from "./source.ts";
+import type { ClientStatus } from "./source.ts";
 
 /** The client's status: members, links, progress. Renders again whenever it changes. */
-export function useStatus(): StatusView {
+export function useStatus(): ClientStatus {
   const client = useClient();
   return useSyncExternalStore(
     (listener) => client.subscribe(listener),

@@ -1,23 +1,26 @@
 // A client without a mesh: a real cr-sqlite in memory, and a status that a test sets. For tests of the page alone.
 
 import wasmURL from "@vlcn.io/wa-sqlite/dist/crsqlite-sync.wasm?url";
+import type { ExecResult } from "../../src/client/client.ts";
 import { Database } from "../../src/engine/sqlite.ts";
 import { instantiate } from "../../src/engine/wasm.ts";
-import type { Rows, Source, SqlValue, StatusView } from "../../src/react/index.ts";
+import type { ClientStatus, Rows, Source, SqlValue } from "../../src/react/index.ts";
 
 export class FakeClient implements Source {
   readonly #db: Database;
   readonly #changes = new Set<(tables: ReadonlySet<string>) => void>();
   readonly #statuses = new Set<() => void>();
-  #status: StatusView = {
+  #status: ClientStatus = {
     writer: true,
     leader: true,
     storage: "opfs",
-    signal: { state: "joined" },
+    site: "00".repeat(16),
+    signal: { state: "joined", error: undefined },
     members: [],
     synced: true,
     received: 0,
     remaining: 0,
+    problem: undefined,
   };
 
   private constructor(db: Database) {
@@ -28,7 +31,7 @@ export class FakeClient implements Source {
     return new FakeClient(new Database(await instantiate({ locateFile: () => wasmURL }), ":memory:"));
   }
 
-  async exec(sql: string, args: readonly SqlValue[] = []): Promise<{ changes: number }> {
+  async exec(sql: string, args: readonly SqlValue[] = []): Promise<ExecResult> {
     let changes = 0;
     this.#db.transaction(() => {
       this.#db.script(sql, (statement) => {
@@ -57,7 +60,7 @@ export class FakeClient implements Source {
     return () => this.#changes.delete(listener);
   }
 
-  status(): StatusView {
+  status(): ClientStatus {
     return this.#status;
   }
 
@@ -66,7 +69,7 @@ export class FakeClient implements Source {
     return () => this.#statuses.delete(listener);
   }
 
-  setStatus(change: Partial<StatusView>): void {
+  setStatus(change: Partial<ClientStatus>): void {
     this.#status = { ...this.#status, ...change };
     for (const listener of this.#statuses) listener();
   }

@@ -17,6 +17,8 @@ const root = document.createElement("div");
 document.body.append(root);
 createRoot(root).render(
   <CrmeshProvider client={window.fake}>
-    <RoomPage write="https://example.test/#room.write" read="https://example.test/#room.read.key" />
+    <RoomPage
+      links={{ write: "https://example.test/#room.write", read: "https://example.test/#room.read.key" }}
+    />
   </CrmeshProvider>,
 );

@@ -202,16 +202,35 @@ describe("the SQL box", () => {
 });
 
 describe("the look", () => {
+  const quiet = {
+    role: undefined,
+    bytesIn: 0,
+    bytesOut: 0,
+    changesIn: 0,
+    changesOut: 0,
+    remaining: 0,
+    unsent: 0,
+    sameSchema: true,
+    roundTrip: undefined,
+    error: undefined,
+    stage: "",
+    replica: false,
+  };
   const members = [
-    { peer: "a1b2c3d4", name: "replica-1", replica: true, state: "open", stage: "", roundTrip: 0.6 },
-    { peer: "b1b2c3d4", name: "Ada's phone", replica: false, state: "connecting", stage: "finding a path" },
+    { ...quiet, peer: "a1b2c3d4", name: "replica-1", replica: true, state: "open", roundTrip: 0.6 },
     {
+      ...quiet,
+      peer: "b1b2c3d4",
+      name: "Chrome on Android",
+      state: "connecting",
+      stage: "looking for a way through the network",
+    },
+    {
+      ...quiet,
       peer: "c1b2c3d4",
       name: "",
-      replica: false,
       state: "failed",
-      stage: "ice",
-      error: "no path between the two was found",
+      error: "no way through the network was found; a firewall or router is in between; trying again",
     },
   ] as const;
 
