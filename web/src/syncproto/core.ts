@@ -33,7 +33,7 @@ import {
 import { announceSchema, schemaApplied, schemaChanged, stepSchema } from "./schema.ts";
 import { CoreState } from "./state.ts";
 import { EventRemoteError, type Status, statusOf, synced } from "./status.ts";
-import { emptyVector } from "./vector.ts";
+import { emptyVector, type Vector } from "./vector.ts";
 import { readDone, serve } from "./walk.ts";
 
 /** The sync protocol of one peer. Same Config, same calls: same results. */
@@ -184,6 +184,11 @@ export class Core {
       if (l.live && !l.closing) announce(c, l, isBusy);
     }
     return c.take();
+  }
+
+  /** What this peer covers, its own entry included. */
+  vector(): Vector {
+    return this.#c.vector;
   }
 
   /** A picture of the core. */

@@ -4,9 +4,9 @@ import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { fromHex, toHex } from "../changeset/change.ts";
 import { marshal, parse } from "./codec.ts";
-import { describeMessage } from "./describe.testing.ts";
 import { codeName, ProtocolError } from "./errors.ts";
 import { Assembler, cutFrame, FrameLast, FramePing, FramePong, MaxFrame } from "./frame.ts";
+import { describeMessage } from "./testing/describe.ts";
 
 // The lines of a file of vectors, each cut at its tabs.
 function golden(name: string): string[][] {

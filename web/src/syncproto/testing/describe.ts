@@ -1,7 +1,7 @@
 // Messages as the golden vectors describe them: fields in camelCase, integers as decimal strings, bytes and sites as hex.
 
-import { toHex } from "../changeset/change.ts";
-import { KindBlob, KindInteger, KindReal, KindText, type Value } from "../changeset/value.ts";
+import { toHex } from "../../changeset/change.ts";
+import { KindBlob, KindInteger, KindReal, KindText, type Value } from "../../changeset/value.ts";
 import {
   type Message,
   TypeBye,
@@ -10,8 +10,8 @@ import {
   TypeHave,
   TypeHello,
   TypeSchema,
-} from "./message.ts";
-import type { Vector } from "./vector.ts";
+} from "../message.ts";
+import type { Vector } from "../vector.ts";
 
 /** The description of `m`: JSON's plain objects. */
 export function describeMessage(m: Message): object {
