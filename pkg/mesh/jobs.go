@@ -66,14 +66,18 @@ func (l *loop) apply(r syncproto.ApplyRequest) {
 	})
 }
 
-// heads asks the store how far it is, and what its tables are if the schema is not known. One such job runs at a time,
-// and what happens meanwhile makes for one more.
+// heads asks the store how far it is, and what its tables are if the schema is not known. One such job runs at a time; what
+// happens while it runs makes for one more.
 func (l *loop) heads() {
-	if l.headsRunning {
-		l.headsAgain = true
+	l.headsAsked = l.headsBegun + 1
+	l.beginHeads()
+}
+
+func (l *loop) beginHeads() {
+	if l.headsBegun > l.headsDone || l.headsAsked <= l.headsDone {
 		return
 	}
-	l.headsRunning = true
+	l.headsBegun++
 	known := l.schema
 	l.node.job(func(ctx context.Context) result {
 		out, err := l.readHeads(ctx, known)

@@ -33,12 +33,14 @@ type loop struct {
 	resume  map[syncproto.SiteID]int64
 	schema  [32]byte
 
-	headsRunning, headsAgain bool
-	ticks                    int
-	joined                   bool
-	serverErr                error
-	waiting                  []request
-	failed                   error
+	// Looks at the store's heads: asked for, begun and done, by number.
+	headsAsked, headsBegun, headsDone int
+
+	ticks     int
+	joined    bool
+	serverErr error
+	waiting   []request
+	failed    error
 }
 
 // link is a conn as the core knows it.
@@ -229,11 +231,8 @@ func (l *loop) result(r result) {
 			l.core.SchemaApplied(r.schema)
 			return
 		}
-		l.headsRunning = false
-		if l.headsAgain {
-			l.headsAgain = false
-			l.heads()
-		}
+		l.headsDone = l.headsBegun
+		l.beginHeads()
 	}
 }
 
@@ -256,7 +255,7 @@ func (l *loop) event(e syncproto.Event) {
 	case syncproto.EventServed:
 		log.Info("the peer caught up with us")
 	case syncproto.EventSchemaDiffers:
-		log.Warn("the peer has another schema; what has no table here is put aside until there is one")
+		log.Info("the peer has another schema; what has no table here is put aside until there is one")
 	case syncproto.EventTooLarge:
 		log.Warn("a value is too large for the peer and was left out", "table", e.Table, "column", e.CID, "bytes", e.Size)
 	case syncproto.EventStaleCopy:

@@ -78,6 +78,7 @@ type request struct {
 	ctx       context.Context
 	condition Condition
 	reply     chan reply  // with room for one
+	heads     int         // the look at the store's heads that has to be over first
 	inspect   func(*loop) // in place of all that: run on the loop, for tests
 }
 
@@ -123,7 +124,12 @@ func (l *loop) request(r request) {
 		r.inspect(l)
 		return
 	}
-	if l.holds(r.condition) {
+	if r.condition.Synced {
+		// What was committed before the call counts, though we may not have heard of it yet.
+		l.heads()
+		r.heads = l.headsAsked
+	}
+	if l.holds(r) {
 		r.answer(l.status(), nil)
 		return
 	}
@@ -136,7 +142,7 @@ func (l *loop) checkWaiting() {
 		if r.ctx.Err() != nil {
 			return true
 		}
-		if !l.holds(r.condition) {
+		if !l.holds(r) {
 			return false
 		}
 		r.answer(l.status(), nil)
@@ -144,7 +150,8 @@ func (l *loop) checkWaiting() {
 	})
 }
 
-func (l *loop) holds(c Condition) bool {
+func (l *loop) holds(r request) bool {
+	c := r.condition
 	if c == (Condition{}) {
 		return true
 	}
@@ -154,7 +161,7 @@ func (l *loop) holds(c Condition) bool {
 			live++
 		}
 	}
-	return live >= c.Links && (!c.Synced || l.synced(live))
+	return live >= c.Links && (!c.Synced || l.headsDone >= r.heads && l.synced(live))
 }
 
 func (l *loop) synced(live int) bool {
