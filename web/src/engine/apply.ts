@@ -1,8 +1,9 @@
 // Merging changes into the database, inside the caller's transaction; what cannot be merged is parked.
 
-import { type Change, fromHex, SentinelCID, type SiteID } from "../changeset/change.ts";
+import { type Change, SentinelCID, type SiteID } from "../changeset/change.ts";
 import { PackedError, parsePacked } from "../changeset/pack.ts";
 import { compareBytes, KindNull } from "../changeset/value.ts";
+import { ChangeBinder } from "./changes.ts";
 import { logEntry } from "./log.ts";
 import { park } from "./parked.ts";
 import type { Catalog } from "./schema.ts";
@@ -64,22 +65,29 @@ export function mergeChanges(
   const rejected: Rejected[] = [];
   const check = new Checker(catalog);
   const insert = db.prepare(INSERT);
+  const binder = new ChangeBinder();
   const version = BigInt(l);
   for (const change of changes) {
-    const reason = check.reason(change) ?? mergeChange(db, insert, version, change);
+    const reason = check.reason(change) ?? mergeChange(db, insert, binder, version, change);
     if (reason !== undefined) rejected.push({ change, reason });
   }
   return rejected;
 }
 
-function mergeChange(db: Database, insert: Statement, l: bigint, change: Change): string | undefined {
-  insert.bind(1, change.table);
+function mergeChange(
+  db: Database,
+  insert: Statement,
+  binder: ChangeBinder,
+  l: bigint,
+  change: Change,
+): string | undefined {
+  insert.bindText(1, binder.name(change.table));
   insert.bindBlob(2, change.pk);
-  insert.bind(3, change.cid);
+  insert.bindText(3, binder.name(change.cid));
   bindValue(insert, 4, change.val);
   insert.bindInteger(5, change.colVersion);
   insert.bindInteger(6, l);
-  insert.bindBlob(7, fromHex(change.site));
+  insert.bindBlob(7, binder.site(change.site));
   insert.bindInteger(8, change.cl);
   insert.bindInteger(9, change.seq);
   try {

@@ -7,19 +7,21 @@ import { type Catalog, clockOf, type Table } from "./schema.ts";
 import { type Database, quoteIdentifier, type Statement } from "./sqlite.ts";
 import { bindValue, columnValue } from "./values.ts";
 
+const NONE: readonly Change[] = [];
+
 /**
- * `change`, and after a create sentinel all the columns that its row has from other entries. An update of a primary
- * key moves a row's columns to the new key under their old version, so that no entry of their own would bring them.
+ * For a create sentinel all the columns that its row has from other entries, for anything else nothing. An update of
+ * a primary key moves a row's columns to the new key under their old version, so that no entry of their own would
+ * bring them.
  */
-export function withMovedColumns(db: Database, catalog: Catalog, change: Change): Change[] {
-  if (change.cid !== SentinelCID || change.cl % 2n === 0n) return [change];
+export function movedColumns(db: Database, catalog: Catalog, change: Change): readonly Change[] {
+  if (change.cid !== SentinelCID || change.cl % 2n === 0n) return NONE;
   const table = catalog.byName.get(change.table);
-  if (table === undefined || table.cells.size === 0) return [change];
-  const key = parsePacked(change.pk);
-  return [change, ...movedColumns(db, table, key, change)];
+  if (table === undefined || table.cells.size === 0) return NONE;
+  return columnsOf(db, table, parsePacked(change.pk), change);
 }
 
-function movedColumns(db: Database, table: Table, key: readonly Value[], sentinel: Change): Change[] {
+function columnsOf(db: Database, table: Table, key: readonly Value[], sentinel: Change): Change[] {
   const pks = quoteIdentifier(`${table.name}__crsql_pks`);
   const clocks = db.prepare(
     `SELECT c.col_name, c.col_version, s.site_id FROM ${pks} p

@@ -1,8 +1,9 @@
 // The quarantine: changes that could not be merged, kept to be passed on and tried again.
 
-import { type Change, fromHex, toHex } from "../changeset/change.ts";
+import { type Change, fromHex } from "../changeset/change.ts";
+import { ChangeReader } from "./changes.ts";
 import type { Database, Statement } from "./sqlite.ts";
-import { bindValue, columnValue } from "./values.ts";
+import { bindValue } from "./values.ts";
 
 /** The lowest seq there can be: where the changes of an entry begin. */
 export const FIRST_SEQ = -(2n ** 63n);
@@ -14,6 +15,7 @@ export interface ParkedChange extends Change {
 
 /** The changes that are parked under `l`, from seq `first` on, in order of seq. */
 export function* parkedChanges(db: Database, l: number, first: bigint): Generator<ParkedChange> {
+  const reader = new ChangeReader();
   const statement = db.prepare(
     `SELECT tbl, pk, cid, val, col_version, site, cl, seq, id FROM crmesh_parked
      WHERE local_version = ? AND seq >= ? ORDER BY seq, id`,
@@ -21,18 +23,7 @@ export function* parkedChanges(db: Database, l: number, first: bigint): Generato
   try {
     statement.bindAll([BigInt(l), first]);
     while (statement.step()) {
-      yield {
-        table: statement.columnText(0),
-        pk: statement.columnBytes(1),
-        cid: statement.columnText(2),
-        val: columnValue(statement, 3),
-        colVersion: statement.columnInteger(4),
-        dbVersion: l,
-        site: toHex(statement.columnBytes(5)),
-        cl: statement.columnInteger(6),
-        seq: statement.columnInteger(7),
-        id: statement.columnInteger(8),
-      };
+      yield { ...reader.change(statement, l), id: statement.columnInteger(8) };
     }
   } finally {
     statement.reset();

@@ -1,7 +1,6 @@
 // Reading entries: which local versions there are, and the changes of each, in chunks.
 
-import { type Change, type SiteID, toHex } from "../changeset/change.ts";
-import { valueSize } from "../changeset/value.ts";
+import type { Change, SiteID } from "../changeset/change.ts";
 import {
   DecideHold,
   DecideSend,
@@ -11,12 +10,12 @@ import {
   type ReadRequest,
 } from "../syncproto/ops.ts";
 import { EntryEnd, type Position } from "../syncproto/vector.ts";
+import { CHANGE_COLUMNS, ChangeReader } from "./changes.ts";
 import { originOf } from "./log.ts";
-import { withMovedColumns } from "./moved.ts";
+import { movedColumns } from "./moved.ts";
 import { FIRST_SEQ, parkedChanges } from "./parked.ts";
 import { type Catalog, clockOf, type Table } from "./schema.ts";
 import { type Database, quoteIdentifier, SqliteError } from "./sqlite.ts";
-import { columnValue } from "./values.ts";
 import { SQLITE_FULL } from "./wasm.ts";
 
 /** Entries that one read decides on; where there are more it ends early, to let writers in between. */
@@ -28,6 +27,9 @@ export const MAX_DECIDED = 4096;
  */
 export const BIG_ENTRY = 8192;
 
+/** The range of seq that such an entry is read by: the engine sorts all of it before the first row comes. */
+const SEQ_WINDOW = 1024n;
+
 /** What a read found; the store adds its own and newest. */
 export interface ReadOutcome {
   readonly entries: Entry[];
@@ -36,10 +38,12 @@ export interface ReadOutcome {
   readonly remaining: number;
 }
 
-/** Bytes that a change takes on the wire besides its key and value, about. */
-const CHANGE_OVERHEAD = 12;
+/** Bytes that a change takes on the wire besides its key and the bytes of its value, about. */
+const CHANGE_OVERHEAD = 16;
 
-const COLUMNS = '"table", pk, cid, val, col_version, site_id, cl, seq';
+function sizeOf({ pk, val }: Change): number {
+  return CHANGE_OVERHEAD + pk.length + ("bytes" in val ? val.bytes.length : 0);
+}
 
 /** Answers `request` from what `db` holds now. May create an index: not inside a transaction of the caller's. */
 export function readEntries(db: Database, catalog: Catalog, self: SiteID, request: ReadRequest): ReadOutcome {
@@ -50,7 +54,9 @@ export function readEntries(db: Database, catalog: Catalog, self: SiteID, reques
   let decided = 0;
   let any = false;
   for (const l of versions(db, catalog, request)) {
-    if (decided++ >= MAX_DECIDED) {
+    const spent = left.bytes < request.maxBytes / 4 || left.changes < request.maxChanges / 4;
+    // To look into an entry costs as much as all of it: one that would hardly fit is left to the next read.
+    if (decided++ >= MAX_DECIDED || (any && spent)) {
       end = false;
       break;
     }
@@ -145,9 +151,11 @@ function readEntry(
       wholeBytes = bytes;
       seq = change.seq;
     }
-    for (const c of withMovedColumns(db, catalog, change)) {
-      changes.push(c);
-      bytes += c.pk.length + valueSize(c.val) + CHANGE_OVERHEAD;
+    changes.push(change);
+    bytes += sizeOf(change);
+    for (const moved of movedColumns(db, catalog, change)) {
+      changes.push(moved);
+      bytes += sizeOf(moved);
     }
     if ((bytes > left.bytes || changes.length > left.changes) && (whole > 0 || optional)) {
       const lastSeq = changes[whole - 1]?.seq ?? first - 1n;
@@ -164,46 +172,38 @@ function readEntry(
 
 /** The changes of `l` from seq `first` on that the clock tables hold, in order of seq. */
 function* clockChanges(db: Database, catalog: Catalog, l: number, first: bigint): Generator<Change> {
+  const reader = new ChangeReader();
   const big = bigTables(db, catalog, l);
   if (big.length === 0) {
-    yield* changesBetween(db, l, first, undefined);
+    yield* changesBetween(db, reader, l, first, undefined);
     return;
   }
   for (const table of big) indexBySeq(db, table);
   for (let from = seqFrom(db, catalog, l, first); from !== undefined; ) {
-    const to: bigint = from + BigInt(BIG_ENTRY) < EntryEnd ? from + BigInt(BIG_ENTRY) : EntryEnd;
-    yield* changesBetween(db, l, from, to);
+    const to: bigint = from + SEQ_WINDOW < EntryEnd ? from + SEQ_WINDOW : EntryEnd;
+    yield* changesBetween(db, reader, l, from, to);
     from = to < EntryEnd ? seqFrom(db, catalog, l, to + 1n) : undefined;
   }
 }
 
 function* changesBetween(
   db: Database,
+  reader: ChangeReader,
   l: number,
   first: bigint,
   last: bigint | undefined,
 ): Generator<Change> {
   const range = last === undefined ? "" : " AND seq <= ?";
   const statement = db.compile(
-    `SELECT ${COLUMNS} FROM crsql_changes WHERE db_version = ? AND seq >= ?${range}`,
+    `SELECT ${CHANGE_COLUMNS} FROM crsql_changes WHERE db_version = ? AND seq >= ?${range}`,
   );
   try {
     statement.bindAll(last === undefined ? [BigInt(l), first] : [BigInt(l), first, last]);
     while (statement.step()) {
-      yield {
-        table: statement.columnText(0),
-        pk: statement.columnBytes(1),
-        cid: statement.columnText(2),
-        val: columnValue(statement, 3),
-        colVersion: statement.columnInteger(4),
-        dbVersion: l,
-        site: toHex(statement.columnBytes(5)),
-        cl: statement.columnInteger(6),
-        seq: statement.columnInteger(7),
-      };
+      yield reader.change(statement, l);
     }
   } finally {
-    statement.finalize();
+    statement.reset();
   }
 }
 

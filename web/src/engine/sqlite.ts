@@ -361,12 +361,12 @@ export class Statement {
 
   /** The bytes of a TEXT or BLOB, copied out and owned by the caller. */
   columnBytes(index: number): Uint8Array {
-    return this.#view(index).slice();
+    return this.view(index).slice();
   }
 
   /** The text of a TEXT, bad UTF-8 replaced. */
   columnText(index: number): string {
-    return decoder.decode(this.#view(index));
+    return decoder.decode(this.view(index));
   }
 
   /** The value of a column of the current row, its storage class kept. */
@@ -432,7 +432,8 @@ export class Statement {
     this.#busy = false;
   }
 
-  #view(index: number): Uint8Array {
+  /** The bytes of a TEXT or BLOB where they lie: to be looked at before the next call of any method. */
+  view(index: number): Uint8Array {
     // For a TEXT column the blob accessor returns the same bytes, with its length beside it.
     const address = this.#wasm._sqlite3_column_blob(this.#handle, index);
     const length = this.#wasm._sqlite3_column_bytes(this.#handle, index);

@@ -36,20 +36,24 @@ export function bindValue(statement: Statement, index: number, value: Value): vo
   }
 }
 
-/** The value of column `index` of the current row. */
-export function columnValue(statement: Statement, index: number): Value {
+/** The value of column `index` of the current row; `copy` makes the copy of a text or blob that it is to have. */
+export function columnValue(statement: Statement, index: number, copy = copyAlone): Value {
   switch (statement.columnType(index)) {
     case TYPE_INTEGER:
       return integer(statement.columnInteger(index));
     case TYPE_FLOAT:
       return real(statement.columnReal(index));
     case TYPE_TEXT:
-      return text(statement.columnBytes(index));
+      return text(copy(statement.view(index)));
     case TYPE_BLOB:
-      return blob(statement.columnBytes(index));
+      return blob(copy(statement.view(index)));
     default:
       return nullValue();
   }
+}
+
+function copyAlone(bytes: Uint8Array): Uint8Array {
+  return bytes.slice();
 }
 
 /** An integer column of the current row as a number; NULL is 0. For local versions and sequence numbers. */
