@@ -306,3 +306,18 @@ func TestDescriptionsRoundTrip(t *testing.T) {
 		}
 	})
 }
+
+func TestDescriptionIsUTF8(t *testing.T) {
+	for name, b := range map[string]string{
+		"a byte that is no text": "{\"kind\":\"bye\",\"session\":1,\"x\":\"\xff\"}",
+		"in the sdp":             "{\"kind\":\"offer\",\"session\":1,\"sdp\":\"\xff\",\"nonce\":\"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\",\"site\":\"AgAAAAAAAAAAAAAAAAAAAA\"}",
+	} {
+		var wrong *signaling.DescriptionError
+		if d, err := signaling.ParseDescription([]byte(b)); !errors.As(err, &wrong) {
+			t.Errorf("%s: %+v, %v", name, d, err)
+		}
+	}
+	if b, err := (signaling.Description{Kind: signaling.KindAnswer, SDP: "\xff"}).Marshal(); err == nil {
+		t.Errorf("marshals as %s", b)
+	}
+}

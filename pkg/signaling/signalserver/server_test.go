@@ -108,6 +108,19 @@ func TestUnknownIsIgnoredAndTheLargestFramePasses(t *testing.T) {
 	talk(a, b)
 }
 
+// What was sent no longer counts against the queue: many times its bound passes
+// through a connection that reads.
+func TestQueueIsGivenBack(t *testing.T) {
+	h := start(t, func(c *signalserver.Config) { c.SendQueueBytes = signaling.MaxServerFrame })
+	a, b := h.pair(t, room)
+	large := strings.Repeat("A", signaling.MaxSealed)
+	for range 4 * signaling.MaxServerFrame / len(large) {
+		a.send(signaling.SignalTo{To: b.id, Sealed: large})
+		expect[signaling.SignalFrom](b)
+	}
+	talk(a, b)
+}
+
 func TestLeave(t *testing.T) {
 	h := start(t, nil)
 	a, b := h.pair(t, room)
