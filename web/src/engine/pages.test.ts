@@ -45,7 +45,7 @@ test("every acknowledged commit is there after the process ended, and the file s
   await exec(store, "CREATE TABLE t (id INTEGER PRIMARY KEY NOT NULL, v); SELECT crsql_as_crr('t')");
   const { site } = await store.state();
   const rows = new Map<bigint, Uint8Array>();
-  for (let i = 0; i < 120; i++) {
+  for (let i = 0; i < 60; i++) {
     const id = BigInt(Math.floor(rnd() * 30));
     const v = new Uint8Array(Math.floor(rnd() * 20_000)).fill(i);
     const step = rnd();
@@ -68,7 +68,7 @@ test("every acknowledged commit is there after the process ended, and the file s
   expect(again.all("SELECT id, v FROM t ORDER BY id"), `seed ${seed}`).toStrictEqual(sorted);
   expect(again.all("PRAGMA integrity_check")).toStrictEqual([["ok"]]);
   expect((await last.state()).site).toBe(site);
-  expect(kept.syncs).toBeGreaterThan(60);
+  expect(kept.syncs).toBeGreaterThan(30);
 });
 
 test("a read alone keeps nothing, and a file cannot grow beyond its bound", async () => {
