@@ -306,7 +306,7 @@ func (d *differential) other(p *pair, s *shape) {
 	default:
 		for _, where := range []string{
 			"db_version > 1 AND site_id IS NOT crsql_site_id()", "site_id = crsql_site_id() AND db_version <= 2", "cid = '-1'", "cl = 1 AND seq < 2", "col_version > 1",
-			`"table" = 't1' AND pk = x'010901'`, "val IS NULL", "val > 0", "cl = 1 ORDER BY db_version DESC, seq DESC",
+			`"table" = 't1' AND pk = x'010901'`, "val IS NULL", "val IS NOT NULL", "cl = 1 ORDER BY db_version DESC, seq DESC",
 		} {
 			sql := "SELECT * FROM crsql_changes WHERE " + where
 			theirs := d.oracle.ask(p.name, false, oracleStep{SQL: sql})[0]
