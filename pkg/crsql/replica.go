@@ -44,14 +44,12 @@ const (
 	stmtOlder                                  // clocks of a row below a local version
 	stmtCount                                  // how many clocks are above a local version
 	stmtCountRest                              // how many of a local version, behind a key
-	stmtNextBelow                              // the highest local version below another
 	stmtSite                                   // the site of an ordinal
 	stmtNewest                                 // the highest local version of the parked changes
 	stmtHighWaters                             // both high waters
 	stmtSetMeta                                // one entry of crmesh_meta
 	stmtFloor                                  // pre_compact_dbversion
 	stmtOrigin                                 // where a local version comes from
-	stmtLogged                                 // whether a local version is recorded
 	stmtLog                                    // record where a local version comes from
 	stmtClaim                                  // raise an entry of the vector
 	stmtReached                                // store what was reached

@@ -226,3 +226,27 @@ func TestCommits(t *testing.T) {
 	default:
 	}
 }
+
+// TestApplyAfterOthers: what another program committed just before an Apply is an entry of this database, and announced.
+func TestApplyAfterOthers(t *testing.T) {
+	n := newNode(t, "n")
+	n.script(noteSQL)
+	other, err := sql.Open(DriverName, n.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	<-n.Commits() // the schema
+	if _, err := other.Exec("INSERT INTO note (id) VALUES (1)"); err != nil {
+		t.Fatal(err)
+	}
+	got := n.apply(Group{Origin: siteX, Version: 1, Changes: []changeset.Change{title(9, "x", 1)}})
+	if got.Ls[0] != 2 || got.Heads != (Heads{Own: 1, Newest: 2}) {
+		t.Errorf("got %+v", got)
+	}
+	select {
+	case <-n.Commits():
+	case <-time.After(10 * time.Second):
+		t.Error("the commit was not announced")
+	}
+}

@@ -61,11 +61,8 @@ func seal(s *session) error {
 		return err
 	}
 	if newest := v.newest(); newest > v.high {
-		own, err := e.newestOwn(v.clocks, v.high)
-		if err != nil {
-			return err
-		}
-		v.high, v.ownHigh = newest, max(v.ownHigh, own)
+		// An applier stores the high water of what it applies: this was written here, or by another program.
+		v.high, v.ownHigh = newest, newest
 		if err := e.setMeta(metaHigh, v.high); err != nil {
 			return err
 		}
@@ -77,26 +74,6 @@ func seal(s *session) error {
 		return e.liftFloor(v.high)
 	}
 	return nil
-}
-
-// newestOwn returns the highest version up to newest and above after that was not applied, 0 if there is none.
-func (e *engine) newestOwn(newest, after int64) (int64, error) {
-	for version := newest; version > after; {
-		origin, err := e.number(stmtLogged, "SELECT 1 FROM main.crmesh_log WHERE local_version = ?", version)
-		if err != nil || origin == 0 {
-			return version, err
-		}
-		below := int64(0)
-		for _, clock := range e.clockTables {
-			n, err := e.clockNumber(stmtNextBelow, clock, "SELECT max(db_version) FROM %s WHERE db_version < ?", version)
-			if err != nil {
-				return 0, err
-			}
-			below = max(below, n)
-		}
-		version = below
-	}
-	return 0, nil
 }
 
 func (e *engine) setMeta(key string, n int64) error {

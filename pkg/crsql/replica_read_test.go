@@ -133,6 +133,59 @@ func TestReadDecisions(t *testing.T) {
 	}
 }
 
+// TestReadFromAnywhere: behind every position there is, one Read finds everything that is left.
+func TestReadFromAnywhere(t *testing.T) {
+	n := mixed(t)
+	list := func(r ReadResult) (changes []string) {
+		for _, e := range r.Entries {
+			for _, c := range e.Changes {
+				changes = append(changes, fmt.Sprintf("%d %s %x %s", e.L, c.Table, c.PK, c.CID))
+			}
+		}
+		return changes
+	}
+	whole := list(n.read(all(Position{})))
+	step := all(Position{})
+	step.MaxChanges = 1
+	for passed := 0; ; {
+		got := n.read(step)
+		passed += len(list(got))
+		equal(t, fmt.Sprintf("behind %+v", got.Next), list(n.read(all(got.Next))), whole[passed:])
+		if step.After = got.Next; got.End {
+			break
+		}
+	}
+}
+
+// TestReadTakesNoSort: a read inside a large entry costs what it returns, and not what the entry holds.
+func TestReadTakesNoSort(t *testing.T) {
+	n := mixed(t)
+	err := n.db.snapshot(context.Background(), func(s *session) error {
+		for _, source := range []*source{{table: s.engine.order[1]}, {}} {
+			version, key, index := "db_version", "key", "_dbv_idx"
+			if source.table == nil {
+				version, key, index = "local_version", "id", "crmesh_parked_version"
+			}
+			for _, condition := range []string{version + " > 1", version + " = 1 AND " + key + " > 1"} {
+				rows, err := s.engine.query("EXPLAIN QUERY PLAN " + source.scan(condition))
+				if err != nil {
+					return err
+				}
+				plan := toText(rows[0][3])
+				where := strings.NewReplacer(" > 1", ">?", " = 1", "=?").Replace(condition)
+				where = strings.Replace(where, "id>?", "rowid>?", 1)
+				if len(rows) != 1 || !strings.HasPrefix(plan, "SEARCH") || !strings.Contains(plan, index) || !strings.Contains(plan, "("+where+")") {
+					t.Errorf("%s: %v", condition, rows)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestCountWithin: what is counted behind any position is what is read behind it.
 func TestCountWithin(t *testing.T) {
 	n := mixed(t)
