@@ -13,7 +13,13 @@
 // A CRR is a table whose every cell has a clock. Triggers on it call crsql_after_insert, crsql_after_update and
 // crsql_after_delete, which keep T__crsql_pks (a short key for each primary key) and T__crsql_clock (the clocks).
 //
-// Where it differs from cr-sqlite on purpose: an UPDATE of a primary key gives the moved columns the new db_version, so
-// that peers get them; an empty, NULL or short packed key is an error instead of the end of the process; a failed
-// crsql_as_crr undoes itself and not the caller's transaction; a sentinel's version is its causal length, always.
+// Where it differs from cr-sqlite on purpose:
+//
+//   - An UPDATE of a primary key gives the moved columns the new db_version, so that peers get them, and a col_version
+//     above that of a row which it replaces, so that it wins there too.
+//   - An empty, NULL or short packed key, and a NULL inside one, is an error instead of the end of the process.
+//   - A refused change leaves nothing behind, and triggers on; a failed crsql_as_crr undoes itself and no more.
+//   - A sentinel's version is its causal length, and no number goes beyond 2^53-1.
+//   - A change to a row whose clocks have outlived it brings the row back.
+//   - Conditions on crsql_changes.val compare values as they are, without converting text to numbers.
 package crsql

@@ -1,6 +1,7 @@
 package crsql
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -170,5 +171,41 @@ func TestCommitNotice(t *testing.T) {
 	expect("a prepared statement", 3, 0)
 	if n := d.int("SELECT crsql_db_version()"); n != 6 {
 		t.Errorf("db_version %d", n)
+	}
+}
+
+// With a context that can end, mattn runs statements on another goroutine and watches them; functions run there too.
+func TestCancelledStatement(t *testing.T) {
+	d := openTest(t, ":memory:")
+	d.run("CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, x); SELECT crsql_as_crr('t')")
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := d.conn.ExecContext(ctx, "INSERT INTO crsql_changes VALUES ('t', x'010909', 'x', 5, 7, 1, x'aa', 1, 0)"); err != nil {
+		t.Fatal(err)
+	}
+	started := make(chan struct{})
+	if err := d.conn.Raw(func(c any) error {
+		return c.(*conn).sqlite.RegisterFunc("started", func(n int64) int64 {
+			if n == 1000 {
+				close(started)
+			}
+			return n
+		}, false)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		<-started
+		cancel()
+	}()
+	_, err := d.conn.ExecContext(ctx, "WITH RECURSIVE n(i) AS (VALUES (1000) UNION ALL SELECT i + 1 FROM n) INSERT INTO t SELECT started(i), i FROM n")
+	<-done
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("an endless insert: %v", err)
+	}
+	d.run("INSERT INTO t VALUES (1, 2)")
+	if got := dump(d.run("SELECT cid, db_version, seq FROM crsql_changes")); got != "\"x\" | 1 | 0\n\"x\" | 2 | 0" {
+		t.Errorf("changes:\n%s", got)
 	}
 }
