@@ -1,7 +1,10 @@
 // The client library in real Chromium: pages linked through a real signaling server.
 
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import { ClientLab, exec, settled, status } from "./lab.ts";
+import { ClientLab, exec, linked, query, SOON, settled, status } from "./lab.ts";
+import type { Harness } from "./page.ts";
+
+declare const harness: Harness;
 
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
@@ -48,4 +51,130 @@ test("two pages sync, with the signaling server and without", async () => {
   await lab.startSignal();
   await one.close();
   await two.close();
+});
+
+test("tabs of one browser are one peer, and closing the leader costs nothing", async () => {
+  const here = await lab.context();
+  const there = await lab.context();
+  const links = await lab.createRoom(await lab.tab(here));
+  const leader = await lab.open(here, links.write ?? "", "tabs");
+  const follower = await lab.open(here, links.write ?? "", "tabs");
+  const other = await lab.open(there, links.write ?? "", "other");
+  expect((await status(leader)).leader).toBe(true);
+  expect((await status(follower)).leader).toBe(false);
+  await exec(follower, schema);
+  await exec(follower, "INSERT INTO t VALUES (1, 'from the follower')");
+  await exec(leader, "INSERT INTO t VALUES (2, 'from the leader')");
+  await settled([leader, follower, other], all, [
+    [1n, "from the follower"],
+    [2n, "from the leader"],
+  ]);
+  await linked(other, 1);
+  expect((await status(other)).members.length).toBe(1);
+  expect((await status(follower)).site).toBe((await status(leader)).site);
+
+  // Writes are under way at the follower while the leader goes.
+  const writes = follower.evaluate(async () => {
+    for (let id = 100; id < 200; id++) await harness.exec("INSERT INTO t VALUES (?, 'burst')", BigInt(id));
+  });
+  await expect
+    .poll(async () => (await query(follower, "SELECT count(*) FROM t"))[0]?.[0], { timeout: SOON })
+    .toBeGreaterThan(20);
+  await leader.close();
+  await writes;
+  expect((await status(follower)).leader).toBe(true);
+  await settled([follower, other], "SELECT count(*) FROM t WHERE v = 'burst'", [[100n]]);
+  await linked(other, 1);
+  await here.close();
+  await there.close();
+});
+
+test("a reader receives, and cannot write", async () => {
+  const one = await lab.context();
+  const two = await lab.context();
+  const links = await lab.createRoom(await lab.tab(one));
+  const writer = await lab.open(one, links.write ?? "", "writer");
+  await exec(writer, `${schema}; INSERT INTO t VALUES (1, 'x')`);
+  const reader = await lab.open(two, links.read, "reader");
+  await settled([reader], all, [[1n, "x"]]);
+  await expect(exec(reader, "INSERT INTO t VALUES (2, 'y')")).rejects.toThrow("this is a read link");
+  await expect
+    .poll(async () => (await status(writer)).members, { timeout: SOON })
+    .toMatchObject([{ role: "reader" }]);
+  expect((await status(reader)).writer).toBe(false);
+  await expect(lab.open(two, links.write ?? "")).rejects.toThrow("another tab with another link");
+  await one.close();
+  await two.close();
+});
+
+test("a link that falls silent is built anew, and a page that comes back finds its data", async () => {
+  const one = await lab.context();
+  const two = await lab.context();
+  const links = await lab.createRoom(await lab.tab(one));
+  const a = await lab.open(one, links.write ?? "", "a");
+  const b = await lab.open(two, links.write ?? "", "b");
+  await exec(a, `${schema}; INSERT INTO t VALUES (1, 'before')`);
+  await settled([a, b], all, [[1n, "before"]]);
+  await a.evaluate(() => harness.mute());
+  await exec(a, "INSERT INTO t VALUES (2, 'in the silence of a')");
+  await exec(b, "INSERT INTO t VALUES (3, 'in the silence of b')");
+  await settled([a, b], "SELECT id FROM t ORDER BY id", [[1n], [2n], [3n]]);
+  for (const page of [a, b]) {
+    await expect.poll(() => page.evaluate(() => harness.liveConnections()), { timeout: SOON }).toBe(1);
+  }
+
+  await exec(a, "INSERT INTO t VALUES (4, 'last')");
+  await b.close();
+  const again = await lab.tab(two);
+  const rows = await again.evaluate(async (room) => {
+    await harness.open({ room, signal: ["http://127.0.0.1:9/"] }); // nobody listens there
+    return await harness.query("SELECT count(*) FROM t");
+  }, links.write ?? "");
+  expect(Number(rows[0]?.[0])).toBeGreaterThanOrEqual(3);
+  await one.close();
+  await two.close();
+});
+
+test("what is against the protocol costs that link only, and says so", async () => {
+  const contexts = await Promise.all([lab.context(), lab.context(), lab.context()]);
+  const links = await lab.createRoom(await lab.tab(contexts[0]));
+  const a = await lab.open(contexts[0], links.write ?? "", "a");
+  const b = await lab.open(contexts[1], links.write ?? "", "b");
+  await linked(a, 1);
+  await b.evaluate(() => harness.inject(new Uint8Array([1, 99])));
+  await expect
+    .poll(async () => (await status(a)).members, { timeout: SOON })
+    .toMatchObject([{ name: "b", state: "failed" }]);
+  expect((await status(a)).members[0]?.error).toContain("unknown type 99");
+  const c = await lab.open(contexts[2], links.write ?? "", "c");
+  await exec(c, `${schema}; INSERT INTO t VALUES (1, 'x')`);
+  await settled([a, b, c], all, [[1n, "x"]]);
+  for (const context of contexts) await context.close();
+});
+
+test("negotiation: crossing restarts, early candidates, a lost offer", async () => {
+  const context = await lab.context();
+  const page = await lab.tab(context);
+  expect(await page.evaluate(() => harness.crossingRestarts(100))).toBe(1);
+  await page.evaluate(() => harness.candidatesBeforeDescription());
+  await page.evaluate(() => harness.lostOffer());
+  await expect.poll(() => page.evaluate(() => harness.liveConnections())).toBe(0);
+  await context.close();
+});
+
+test("a wrong link, a wrong statement and a wrong name are told in clear words", async () => {
+  const context = await lab.context();
+  const page = await lab.tab(context);
+  const links = await lab.createRoom(page);
+  const open = (room: string, name = "") =>
+    page.evaluate(([r, n]) => harness.open({ room: r, name: n }), [room, name] as const);
+  await expect(open(links.read.slice(0, -3))).rejects.toThrow("cut or mistyped");
+  await expect(open(links.read, "x".repeat(65))).rejects.toThrow("at most 64 bytes");
+  await open(links.write ?? "");
+  await expect(exec(page, "INSERT INTO absent VALUES (1)")).rejects.toThrow("no such table: absent");
+  await expect(query(page, "DELETE FROM absent")).rejects.toThrow();
+  await expect(exec(page, "SELECT ?", 2n ** 63n)).rejects.toThrow("at most 64 bits");
+  await page.evaluate(() => harness.client?.close());
+  await expect(query(page, "SELECT 1")).rejects.toThrow("the client is closed");
+  await context.close();
 });
