@@ -4,10 +4,13 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Browser, BrowserContext, Page } from "playwright-core";
-import { expect } from "vitest";
+import { expect, vi } from "vitest";
 import { launchChromium } from "../chromium.ts";
 import { freePort, Program, run } from "./process.ts";
 import { Replica } from "./replica.ts";
+
+// Several states of up to SOON each may follow one another in a test.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 /** How long a state may take to come about, in ms: far more than it does on a machine with nothing else to do. */
 export const SOON = 30_000;
