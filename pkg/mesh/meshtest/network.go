@@ -24,6 +24,8 @@ type Network struct {
 	Errors []error
 	// Messages counts what was sent.
 	Messages int
+	// Log gets a line for each thing that a core wants done; nil: nobody reads it.
+	Log func(line string)
 }
 
 // Peer is a core with its store, and what the driver would hold: requests that are not answered yet.
@@ -32,7 +34,6 @@ type Peer struct {
 	Store  *Store
 	Core   *syncproto.Core
 	Writer bool
-	Events []syncproto.Event // since they were last taken
 
 	net       *Network
 	lastLink  syncproto.LinkID
@@ -188,13 +189,20 @@ func (n *Network) Pump(p *Peer) {
 			n.send(p, s)
 		}
 		for _, request := range r.Reads {
+			n.logRead(p, request)
 			p.reads = append(p.reads, &read{request: request})
 		}
 		if r.Apply != nil {
+			n.logApply(p, *r.Apply)
 			p.apply = &apply{request: *r.Apply}
 		}
-		p.schema.requests = append(p.schema.requests, r.Schemas...)
-		p.Events = append(p.Events, r.Events...)
+		for _, request := range r.Schemas {
+			n.logSchema(p, request)
+			p.schema.requests = append(p.schema.requests, request)
+		}
+		for _, event := range r.Events {
+			n.logEvent(p, event)
+		}
 		for _, request := range r.Closes {
 			n.close(p, request)
 		}
@@ -209,6 +217,7 @@ func (n *Network) send(p *Peer, s syncproto.Send) {
 	if m, ok := s.Message.(*syncproto.Changes); ok && n.Mutate != nil {
 		n.Mutate(c, p, m)
 	}
+	n.logSend(p, c.Ends[1-i], s.Message)
 	c.Queues[i] = append(c.Queues[i], s.Message.AppendMarshal(nil))
 	n.Messages++
 }
@@ -218,6 +227,9 @@ func (n *Network) close(p *Peer, request syncproto.Close) {
 		n.Errors = append(n.Errors, fmt.Errorf("%s closed a link: %w", p.Name, e))
 	}
 	c, i := n.end(p, request.Link)
+	if c != nil {
+		n.logClose(p, c.Ends[1-i], request)
+	}
 	if c == nil {
 		p.Core.Close(request.Link)
 		return

@@ -48,20 +48,18 @@ func (v Variant) mutate() func(*Conn, *Peer, *syncproto.Changes) {
 		}
 	case ResumePastHeld:
 		return func(c *Conn, p *Peer, m *syncproto.Changes) {
-			if i := slices.Index(c.Ends[:], p); m.Claims != nil {
-				m.Reached = max(m.Reached, c.Walked[i])
-			}
+			m.Reached = max(m.Reached, c.Walked[slices.Index(c.Ends[:], p)])
 		}
 	case ClaimsAtSending:
 		return func(_ *Conn, p *Peer, m *syncproto.Changes) {
 			if m.Claims != nil {
-				m.Claims = p.Core.Status().Vector
+				m.Claims = p.Core.Vector()
 			}
 		}
 	case ClaimsInTheMidst:
 		return func(_ *Conn, p *Peer, m *syncproto.Changes) {
 			if m.Claims == nil {
-				m.Claims, m.Deps = p.Core.Status().Vector, syncproto.Vector{}
+				m.Claims, m.Deps = p.Core.Vector(), syncproto.Vector{}
 			}
 		}
 	}
@@ -83,6 +81,9 @@ type sim struct {
 	keys    int
 	delay   float64 // how often a request is left waiting
 	lazy    float64 // how often a core is left alone after a call
+
+	slowness float64 // how many connections are slow
+	slow     map[*Conn]bool
 }
 
 // Simulate makes one random run of the protocol over simulated peers with seeded faults, and returns what went wrong. After
@@ -91,13 +92,14 @@ type sim struct {
 func Simulate(seed uint64, variant Variant) error {
 	s := &sim{
 		rnd: rand.New(rand.NewPCG(seed, 0)), history: map[syncproto.SiteID][]write{},
-		checked: map[*Peer]map[syncproto.SiteID]int{},
+		checked: map[*Peer]map[syncproto.SiteID]int{}, slow: map[*Conn]bool{},
 	}
 	s.net.Mutate = variant.mutate()
 	s.net.Chunk = []int{0, 0, 1, 2, 3}[s.rnd.IntN(5)]
 	s.keys = 1 + s.rnd.IntN(12)
 	s.delay = []float64{0, 0.3, 0.7}[s.rnd.IntN(3)]
 	s.lazy = []float64{0, 0.3}[s.rnd.IntN(2)]
+	s.slowness = []float64{0, 0.3, 0.6}[s.rnd.IntN(3)]
 	readers := s.rnd.IntN(4) == 0
 	for i := range 2 + s.rnd.IntN(5) {
 		s.net.Add(string(rune('a'+i)), !readers || i < 2 || s.rnd.IntN(2) == 0)
@@ -121,43 +123,78 @@ func (s *sim) step(faults float64) *Peer {
 	if s.rnd.Float64() < faults {
 		return s.fault(p)
 	}
-	switch s.rnd.IntN(16) {
+	switch s.rnd.IntN(12) {
 	case 0:
 		s.commit(p)
-	case 1, 2:
-		p.Notify()
-	case 3, 4, 5:
+	case 1:
 		p.Core.Tick()
-	case 6, 7, 8, 9:
-		if n := p.Pending(); n > 0 {
-			if i := s.rnd.IntN(n); s.rnd.Float64() < s.delay {
-				p.CarryOut(i)
-			} else {
-				p.Answer(i)
-			}
-		}
+	case 2, 3, 4, 5, 6:
+		return s.answer()
 	default:
-		if n := len(s.net.Conns); n > 0 {
-			c, from := s.net.Conns[s.rnd.IntN(n)], s.rnd.IntN(2)
-			s.net.Deliver(c, from)
-			return c.Ends[1-from]
-		}
+		return s.deliver()
 	}
 	return p
 }
 
-// fault cuts a connection, makes one, or crashes a peer.
+// answer carries out a request of some peer, or answers it.
+func (s *sim) answer() *Peer {
+	at := s.rnd.IntN(len(s.net.Peers))
+	for i := range s.net.Peers {
+		p := s.net.Peers[(at+i)%len(s.net.Peers)]
+		n := p.Pending()
+		switch {
+		case p.committed && s.rnd.IntN(2) == 0:
+			p.Notify()
+		case n == 0:
+			continue
+		case s.rnd.Float64() < s.delay:
+			p.CarryOut(s.rnd.IntN(n))
+		default:
+			p.Answer(s.rnd.IntN(n))
+		}
+		return p
+	}
+	return nil
+}
+
+// deliver delivers a message of some connection; one of a slow connection not always.
+func (s *sim) deliver() *Peer {
+	if len(s.net.Conns) == 0 {
+		return nil
+	}
+	at, from := s.rnd.IntN(len(s.net.Conns)), s.rnd.IntN(2)
+	for i := range s.net.Conns {
+		c := s.net.Conns[(at+i)%len(s.net.Conns)]
+		if len(c.Queues[from]) > 0 && (!s.slow[c] || s.rnd.IntN(20) == 0) {
+			s.net.Deliver(c, from)
+			return c.Ends[1-from]
+		}
+	}
+	return nil
+}
+
+// fault cuts a connection, for good or to make it anew at once, makes one, or crashes a peer.
 func (s *sim) fault(p *Peer) *Peer {
 	q, r := s.net.Peers[s.rnd.IntN(len(s.net.Peers))], s.rnd.IntN(20)
 	switch {
 	case r == 0:
 		s.net.Crash(p)
-	case r < 5 && len(s.net.Conns) > 0:
-		s.net.Cut(s.net.Conns[s.rnd.IntN(len(s.net.Conns))])
-	case r >= 5 && p != q && s.net.Find(p, q) == nil:
-		s.net.Connect(p, q)
+	case r < 9 && len(s.net.Conns) > 0:
+		c := s.net.Conns[s.rnd.IntN(len(s.net.Conns))]
+		s.net.Cut(c)
+		if r < 7 {
+			s.connect(c.Ends[0], c.Ends[1])
+		}
+	case r >= 9 && p != q && s.net.Find(p, q) == nil:
+		s.connect(p, q)
 	}
 	return p
+}
+
+// connect makes a connection, which may be a slow one.
+func (s *sim) connect(p, q *Peer) {
+	c := s.net.Connect(p, q)
+	s.slow[c] = s.rnd.Float64() < s.slowness
 }
 
 func (s *sim) commit(p *Peer) {
@@ -185,7 +222,7 @@ func (s *sim) check() error {
 		if s.checked[p] == nil {
 			s.checked[p] = map[syncproto.SiteID]int{}
 		}
-		core, stored := p.Core.Status().Vector, p.Store.vector
+		core, stored := p.Core.Vector(), p.Store.vector
 		for site, writes := range s.history {
 			version := max(core[site], stored[site])
 			for n := s.checked[p][site]; n < len(writes) && writes[n].version <= version; n++ {

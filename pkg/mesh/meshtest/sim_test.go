@@ -46,3 +46,23 @@ func TestSimulation(t *testing.T) {
 		t.Errorf("%d of %d seeds fail", len(failed), *seeds)
 	}
 }
+
+// brokenSeeds is how many runs each broken variant gets. The numbers that have to fail are about a third of those that do.
+const brokenSeeds = 1000
+
+func TestBrokenVariantsFail(t *testing.T) {
+	for _, v := range []struct {
+		variant Variant
+		atLeast int
+	}{
+		{NoDeps, 50}, {DepsFromVector, 15}, {ResumePastHeld, 2}, {ClaimsAtSending, 50}, {ClaimsInTheMidst, 100},
+	} {
+		t.Run(string(v.variant), func(t *testing.T) {
+			failed := failures(1, brokenSeeds, v.variant)
+			t.Logf("%d of %d seeds fail", len(failed), brokenSeeds)
+			if len(failed) < v.atLeast {
+				t.Errorf("%d of %d seeds fail, not %d or more: the simulation has become too weak", len(failed), brokenSeeds, v.atLeast)
+			}
+		})
+	}
+}

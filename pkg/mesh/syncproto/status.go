@@ -76,6 +76,9 @@ type LinkStatus struct {
 	Ahead    int   // sites of which it covers more than we do
 }
 
+// Vector returns what this peer covers, its own entry included. The caller must not change it.
+func (c *Core) Vector() Vector { return c.vector }
+
 // Status returns a picture of the core.
 func (c *Core) Status() Status {
 	s := Status{
