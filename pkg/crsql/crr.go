@@ -139,7 +139,12 @@ func (e *engine) backfill(t *table) error {
 	if err := e.backfillRows(t, "SELECT "+idents("+", t.pks, ", ")+" FROM "+t.base()+" EXCEPT SELECT "+pks+" FROM "+t.keys(), t.all); err != nil {
 		return err
 	}
-	// Clocks that outlived an earlier table may lack some of this one's columns. A default needs none.
+	// Clocks that outlived an earlier table may say that a row of this one is deleted: it has been inserted again. The
+	// stock engine leaves it deleted for everybody else.
+	if err := e.reviveRows(t); err != nil {
+		return err
+	}
+	// They may also lack some of this table's columns. A default needs none.
 	for i, col := range t.cols {
 		missing, err := e.missingClock(t, col)
 		if err != nil {
@@ -152,18 +157,39 @@ func (e *engine) backfill(t *table) error {
 	return nil
 }
 
+// fromRowsWithKeys returns the FROM of the rows of the table, as t, that have a short key, in k.
+func (t *table) fromRowsWithKeys() string {
+	on := make([]string, len(t.pks))
+	for i, pk := range t.pks {
+		on[i] = "t." + ident(pk) + " = k." + ident(pk)
+	}
+	return " FROM " + t.base() + " AS t JOIN " + t.keys() + " AS k ON " + strings.Join(on, " AND ")
+}
+
+// reviveRows gives the rows of the table whose sentinel says that they are deleted the next causal length.
+func (e *engine) reviveRows(t *table) error {
+	st, err := prepare(e.sqlite, "SELECT k.__crsql_key"+t.fromRowsWithKeys()+" JOIN "+t.clock()+
+		" AS c ON c.key = k.__crsql_key AND c.col_name = "+sentinel+" AND c.col_version % 2 = 0")
+	if err != nil {
+		return err
+	}
+	defer st.close()
+	return st.each(nil, func(row []driver.Value) error {
+		version, err := e.nextVersion(0)
+		if err != nil {
+			return err
+		}
+		return e.runLocal(stmtRecreated, t, "", row[0].(int64), version, e.nextSeq(1))
+	})
+}
+
 // missingClock returns the query for the keys of rows that hold a value in col which is not its default and has no clock.
 func (e *engine) missingClock(t *table, col string) (string, error) {
 	rows, err := e.query(`SELECT "notnull", dflt_value FROM pragma_table_info(?, 'main') WHERE name = ?`, t.name, col)
 	if err != nil {
 		return "", err
 	}
-	var on []string
-	for _, pk := range t.pks {
-		on = append(on, "t."+ident(pk)+" = k."+ident(pk))
-	}
-	sql := "SELECT " + idents("+t.", t.pks, ", ") + " FROM " + t.base() + " AS t JOIN " + t.keys() + " AS k ON " + strings.Join(on, " AND ") +
-		" LEFT JOIN " + t.clock() + " AS c ON c.key = k.__crsql_key AND c.col_name = " + literal(col) + " WHERE c.key IS NULL"
+	sql := "SELECT " + idents("+t.", t.pks, ", ") + t.fromRowsWithKeys() + " LEFT JOIN " + t.clock() + " AS c ON c.key = k.__crsql_key AND c.col_name = " + literal(col) + " WHERE c.key IS NULL"
 	switch notNull, def := rows[0][0], rows[0][1]; {
 	case def != nil:
 		sql += " AND t." + ident(col) + " IS NOT (" + toText(def) + ")"

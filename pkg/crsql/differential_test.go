@@ -295,9 +295,9 @@ func (d *differential) other(p *pair, s *shape) {
 			d.both(p, "DELETE FROM "+s.table())
 			d.both(p, "DROP TABLE "+s.table())
 			d.both(p, s.sql)
-			d.insert(p, s)
-			d.insert(p, s)
 			d.both(p, "SELECT crsql_as_crr(?)", changeset.TextString(s.name))
+			d.insert(p, s) // not earlier: see TestTableMadeAgain
+			d.insert(p, s)
 		}
 	case 4:
 		d.both(p, "SELECT crsql_next_db_version(?)", changeset.Integer(rapid.Int64Range(0, 20).Draw(d.rt, "next")))
@@ -434,6 +434,7 @@ func (d *differential) applyBatch(p *pair, rows [][]changeset.Value) {
 		}
 		changes[i] = changeOf(row)
 	}
+	anyRefused := len(refused) > 0
 	_, err := p.ours.engine.applyChanges(version, changes)
 	var failed ChangeErrors
 	if err != nil && !errors.As(err, &failed) {
@@ -445,10 +446,13 @@ func (d *differential) applyBatch(p *pair, rows [][]changeset.Value) {
 		}
 		delete(refused, f.Index)
 	}
-	if len(refused) > 0 {
-		d.fail("%s: applyChanges accepts what the reference refuses: %v", p.name, refused)
+	for i := range refused {
+		// What the next change to the row deletes or replaces is not written by ours at all.
+		if i+1 == len(changes) || !sameRow(&changes[i], &changes[i+1]) {
+			d.fail("%s: applyChanges accepts %d, which the reference refuses", p.name, i)
+		}
 	}
-	if len(failed) > 0 {
+	if anyRefused {
 		d.raise(p)
 	}
 	if !wasInTx {
