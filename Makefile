@@ -92,7 +92,7 @@ $(MODULES): web/package-lock.json web/package.json
 	@touch $@
 
 $(PAGE): $(MODULES) $(WEB_FILES)
-	cd web && npm run --silent build
+	cd web && npx --no-install vite build --logLevel warn
 	@touch $@
 
 $(SAMPLE): $(MODULES) web/sample/build.mjs web/sample/sql.mjs
