@@ -33,6 +33,9 @@ func (e *errUnreachable) Unwrap() error { return e.err }
 
 // call sends a request to the API and decodes the answer into out. A nil body makes it a GET.
 func (f apiFlags) call(ctx context.Context, path string, body, out any) error {
+	if _, _, err := net.SplitHostPort(f.API); err != nil {
+		return fmt.Errorf("the address %q of the API is not like 127.0.0.1:7070", f.API)
+	}
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
@@ -80,12 +83,9 @@ func isSyntax(err error) bool {
 
 func (f apiFlags) unreachable(ctx context.Context, err error) error {
 	var op *net.OpError
-	var address *net.AddrError
 	switch {
 	case ctx.Err() != nil:
 		return errors.New("interrupted")
-	case errors.As(err, &address):
-		return fmt.Errorf("the address %q of the API is not like 127.0.0.1:7070", f.API)
 	case errors.Is(err, syscall.ECONNREFUSED), errors.As(err, &op), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return &errUnreachable{f.API, err}
 	default:

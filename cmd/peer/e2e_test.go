@@ -218,7 +218,7 @@ SELECT crsql_as_crr('größe 表');
 	if got := b.query(`SELECT "значение" FROM "größe 表" WHERE n = 103`); len(got) < 13_000_000 {
 		t.Errorf("the large blob came back as %d bytes of JSON", len(got))
 	}
-	equal(t, `SELECT "クラス", n, hex("значение") FROM "größe 表" ORDER BY n`, a, b)
+	equal(t, `SELECT "クラス", n, hex("значение") FROM "größe 表" WHERE n < 103 ORDER BY n`, a, b)
 }
 
 // TestReader: a peer with the read link gets everything and writes nothing.
@@ -247,9 +247,7 @@ func TestServe(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	a := l.peer("a", l.write, "--schema", l.file("notes.sql", notes), "--serve", fmt.Sprintf("127.0.0.1:%d", l.port), "--stun", "off")
-	if !strings.Contains(a.out.String(), l.write) {
-		t.Errorf("the invite link is not printed")
-	}
+	eventually(t, "the invite link is printed", func() bool { return strings.Contains(a.out.String(), l.write) })
 	b := l.peer("b", l.write)
 	b.synced(1)
 	b.exec("INSERT INTO note VALUES (1, 'x', 1)")

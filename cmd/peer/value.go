@@ -162,7 +162,7 @@ func parseArgument(s string) (changeset.Value, error) {
 		}
 		return changeset.Blob(b), nil
 	}
-	if json.Valid([]byte(s)) && (s[0] == '-' || s[0] >= '0' && s[0] <= '9') {
+	if json.Valid([]byte(s)) && s == strings.TrimSpace(s) && (s[0] == '-' || s[0] >= '0' && s[0] <= '9') {
 		return parseNumber(s)
 	}
 	return changeset.TextString(s), nil
