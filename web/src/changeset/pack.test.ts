@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { fromHex, toHex } from "./change.ts";
 import { PackedError, pack, parseCanonical, parsePacked } from "./pack.ts";
@@ -8,6 +9,7 @@ import {
   integer,
   nullValue,
   real,
+  text,
   textString,
   type Value,
   valueSize,
@@ -95,4 +97,45 @@ test("values in the order of a merge", () => {
   expect(compareValues(real(0), real(-0))).toBe(0);
   expect(equalValues(real(0), real(-0))).toBe(false);
   expect(real(Number.NaN)).toEqual(nullValue());
+});
+
+// The golden vectors that Go and TypeScript share, each line cut at its tabs.
+function golden(name: string): string[][] {
+  const url = new URL(`../../../pkg/crsql/changeset/testdata/${name}`, import.meta.url);
+  const lines = readFileSync(url, "utf8").split("\n");
+  return lines.filter((line) => line !== "").map((line) => line.split("\t"));
+}
+
+function typed(pair: string[] | null): Value {
+  const [kind, value = ""] = pair ?? [];
+  switch (kind) {
+    case "integer":
+      return integer(BigInt(value));
+    case "real":
+      return real(new DataView(fromHex(value).buffer).getFloat64(0));
+    case "text":
+      return text(fromHex(value));
+    case "blob":
+      return blob(fromHex(value));
+    default:
+      return nullValue();
+  }
+}
+
+test.each(golden("packed.txt"))("shared vector: %s", (_, described = "", hex = "") => {
+  const want = (JSON.parse(described) as (string[] | null)[]).map(typed);
+  expect(toHex(pack(want))).toBe(hex);
+  for (const parse of [parsePacked, parseCanonical]) {
+    const got = parse(fromHex(hex));
+    expect(got.length).toBe(want.length);
+    got.forEach((v, i) => {
+      expect(equalValues(v, want[i] as Value)).toBe(true);
+    });
+  }
+});
+
+test.each(golden("refused.txt"))("shared refusal: %s", (_, by = "", hex = "") => {
+  expect(() => parseCanonical(fromHex(hex))).toThrow(PackedError);
+  if (by === "both") expect(() => parsePacked(fromHex(hex))).toThrow(PackedError);
+  else expect(parsePacked(fromHex(hex)).length).toBeGreaterThan(0);
 });

@@ -46,7 +46,7 @@ export class PackedError extends Error {
 export function appendValue(w: ByteWriter, v: Value): void {
   switch (v.kind) {
     case KindInteger:
-      appendUint(w, KindInteger, v.int);
+      appendUint(w, KindInteger, BigInt.asUintN(64, v.int));
       return;
     case KindReal:
       w.byte(KindReal);
@@ -54,7 +54,7 @@ export function appendValue(w: ByteWriter, v: Value): void {
       return;
     case KindText:
     case KindBlob:
-      appendUint(w, v.kind, BigInt(v.bytes.length));
+      appendUint(w, v.kind, v.bytes.length);
       w.bytes(v.bytes);
       return;
     case KindNull:
@@ -179,11 +179,17 @@ function readUint(b: Uint8Array, offset: number, n: number): number | bigint {
   return num;
 }
 
-// Appends the byte that announces n bytes of kind, and the unsigned bits of `v` in the fewest bytes.
-function appendUint(w: ByteWriter, kind: Kind, v: bigint): void {
-  const bits = BigInt.asUintN(64, v);
-  const size = uintBytes(bits);
+// Appends the byte that announces n bytes of kind, and the unsigned number `v` in the fewest bytes.
+function appendUint(w: ByteWriter, kind: Kind, v: number | bigint): void {
+  const size = uintBytes(v);
   w.byte((size << 3) | kind);
+  if (v <= 0xffff_ffff) {
+    // The common case does without bigint arithmetic.
+    const small = Number(v);
+    for (let shift = 8 * (size - 1); shift >= 0; shift -= 8) w.byte(small >>> shift);
+    return;
+  }
+  const bits = BigInt(v);
   for (let shift = 8 * (size - 1); shift >= 0; shift -= 8) {
     w.byte(Number((bits >> BigInt(shift)) & 0xffn));
   }

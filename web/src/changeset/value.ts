@@ -69,16 +69,17 @@ export function valueSize(v: Value): number {
       return 9;
     case KindText:
     case KindBlob:
-      return 1 + uintBytes(BigInt(v.bytes.length)) + v.bytes.length;
+      return 1 + uintBytes(v.bytes.length) + v.bytes.length;
     case KindNull:
       return 1;
   }
 }
 
-/** How many bytes hold the unsigned 64-bit number `n`: 0 for 0, at most 8. */
-export function uintBytes(n: bigint): number {
+/** How many bytes hold `n`, an unsigned 64-bit number: 0 for 0, at most 8. */
+export function uintBytes(n: number | bigint): number {
+  if (n > Number.MAX_SAFE_INTEGER) return BigInt(n) >> 56n ? 8 : 7;
   let size = 0;
-  for (let rest = n; rest > 0n; rest >>= 8n) size++;
+  for (let rest = Number(n); rest >= 1; rest /= 256) size++;
   return size;
 }
 

@@ -43,6 +43,8 @@ export interface Conn {
   readonly walked: [number, number];
   /** That end closes once its queue is empty. */
   readonly closing: [boolean, boolean];
+  /** settle delivers nothing. */
+  stalled?: boolean;
 }
 
 export type End = 0 | 1;
@@ -322,7 +324,7 @@ export class Network {
         }
       }
       for (const c of [...this.conns]) {
-        for (const from of [0, 1] as const) while (this.deliver(c, from)) moved = true;
+        for (const from of [0, 1] as const) while (!c.stalled && this.deliver(c, from)) moved = true;
       }
     }
   }

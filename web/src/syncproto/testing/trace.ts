@@ -20,7 +20,7 @@ import type { Write } from "./store.ts";
 export const quietTicks = FeedTimeoutTicks / 4;
 export const settleTicks = 4 * FeedTimeoutTicks;
 
-/** Runs a trace and returns it with the output that came out. */
+/** Runs a trace and returns it with the output that came out. Comments stay as they are. */
 export function runTrace(text: string): string {
   const trace = new Trace();
   let result = "";
@@ -38,7 +38,6 @@ export function runTrace(text: string): string {
       throw new Error(`a command begins with "> ": ${line}`);
     }
   }
-  for (const error of trace.net.errors) result += `# ${error}\n`;
   return result;
 }
 
@@ -84,6 +83,10 @@ const commands: Readonly<Record<string, (t: Trace, args: string[]) => void>> = {
     t.net.cut(c);
     for (const p of c.ends) t.net.pump(p);
   },
+  stall: (t, [a, b]) => {
+    const c = t.conn(a, b);
+    c.stalled = !c.stalled;
+  },
   crash: (t, [a]) => t.net.crash(t.find(a)),
   write: (t, [a, ...args]) => t.find(a).commit(args.flatMap(writesOf)),
   table: (t, [a, ...sql]) => {
@@ -99,10 +102,12 @@ const commands: Readonly<Record<string, (t: Trace, args: string[]) => void>> = {
     p.notify();
     t.net.pump(p);
   },
-  read: (t, [a]) => {
+  read: (t, [a, b]) => {
     const p = t.find(a);
-    for (let n = p.reads.length; n > 0; n--) {
-      p.answer(0);
+    for (const r of [...p.reads]) {
+      const at = t.net.end(p, r.request.link);
+      if (b !== undefined && at?.conn.ends[otherEnd(at.i)].name !== b) continue;
+      p.answer(p.reads.indexOf(r));
       t.net.pump(p);
     }
   },
