@@ -108,14 +108,15 @@ func (l *loop) readHeads(ctx context.Context, known [32]byte) (headsResult, erro
 func (l *loop) createTables(r syncproto.SchemaRequest) {
 	log := l.log
 	l.node.job(func(ctx context.Context) result {
-		err := l.store.CreateTables(ctx, r.Tables)
-		var refused *RefusedError
-		if errors.As(err, &refused) {
-			log.Warn("a table was not created", "err", refused)
-			err = nil
-		}
-		if err != nil {
-			return result{err: fmt.Errorf("tables cannot be created in the database: %w", err)}
+		// One at a time: a table that this database refuses costs no other.
+		for i := range r.Tables {
+			err := l.store.CreateTables(ctx, r.Tables[i:i+1])
+			var refused *RefusedError
+			if errors.As(err, &refused) {
+				log.Warn("a table was not created", "err", refused)
+			} else if err != nil {
+				return result{err: fmt.Errorf("tables cannot be created in the database: %w", err)}
+			}
 		}
 		out, err := l.readHeads(ctx, [32]byte{})
 		if err != nil {

@@ -10,9 +10,10 @@ import { bindValue, columnValue } from "./values.ts";
 const NONE: readonly Change[] = [];
 
 /**
- * For a create sentinel all the columns that its row has from other entries, for anything else nothing. An update of
+ * For a create sentinel all the columns that its row has from earlier entries, for anything else nothing. An update of
  * a primary key moves a row's columns to the new key under their old version, so that no entry of their own would
- * bring them.
+ * bring them. Columns of later entries come with those: under this one's origin a third peer, which covers this
+ * origin already, would skip them and yet take the claim for theirs.
  */
 export function movedColumns(db: Database, catalog: Catalog, change: Change): readonly Change[] {
   if (change.cid !== SentinelCID || change.cl % 2n === 0n) return NONE;
@@ -26,7 +27,7 @@ function columnsOf(db: Database, table: Table, key: readonly Value[], sentinel: 
   const clocks = db.prepare(
     `SELECT c.col_name, c.col_version, s.site_id FROM ${pks} p
        JOIN ${clockOf(table)} c ON c.key = p.__crsql_key LEFT JOIN crsql_site_id s ON s.ordinal = c.site_id
-     WHERE ${whereKey(table, "p.")} AND c.col_name <> '-1' AND c.db_version <> ?${key.length + 1}`,
+     WHERE ${whereKey(table, "p.")} AND c.col_name <> '-1' AND c.db_version < ?${key.length + 1}`,
   );
   bindKey(clocks, key);
   clocks.bindInteger(key.length + 1, BigInt(sentinel.dbVersion));

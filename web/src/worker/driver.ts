@@ -191,11 +191,14 @@ export class Driver {
   }
 
   async #createTables({ link, tables }: SchemaRequest): Promise<void> {
-    try {
-      await this.#store.createTables(tables);
-    } catch (error) {
-      // The statements are the other side's: it is told nothing, and its rows are put aside.
-      this.#events.notice(`a table that a peer sent was not created: ${messageOf(error)}`);
+    // One at a time: a table that this engine refuses costs no other.
+    for (const table of tables) {
+      try {
+        await this.#store.createTables([table]);
+      } catch (error) {
+        // The statement is the other side's: it is told nothing, and its rows are put aside.
+        this.#events.notice(`a table that a peer sent was not created: ${messageOf(error)}`);
+      }
     }
     await this.#committed();
     this.#do(() => this.#core.schemaApplied(link));
