@@ -67,6 +67,7 @@ type Conn struct {
 	// Queues are the messages under way, marshalled: [0] from Ends[0] to Ends[1].
 	Queues  [2][][]byte
 	Walked  [2]int64 // the last local version that Ends[i]'s walk for the other end has come to
+	Stalled bool     // Settle delivers nothing
 	closing [2]bool  // that end closes once its queue is empty
 }
 
@@ -322,7 +323,7 @@ func (n *Network) Settle() {
 		}
 		for _, c := range slices.Clone(n.Conns) {
 			for from := range 2 {
-				for len(c.Queues[from]) > 0 {
+				for len(c.Queues[from]) > 0 && !c.Stalled {
 					n.Deliver(c, from)
 					moved = true
 				}

@@ -33,9 +33,6 @@ func RunTrace(text string) (string, error) {
 			return "", fmt.Errorf("line %d: a command begins with \"> \": %s", i+1, line)
 		}
 	}
-	for _, err := range t.net.Errors {
-		result.WriteString("# " + err.Error() + "\n")
-	}
 	return result.String(), nil
 }
 
@@ -52,6 +49,7 @@ var commands = map[string]struct {
 	"peer":      {1, (*trace).peer},
 	"link":      {2, (*trace).link},
 	"cut":       {2, (*trace).cut},
+	"stall":     {2, (*trace).stall},
 	"crash":     {1, (*trace).crash},
 	"write":     {2, (*trace).write},
 	"table":     {2, (*trace).table},
@@ -128,6 +126,15 @@ func (t *trace) cut(args []string) error {
 	return err
 }
 
+// stall makes settle pass a connection over, until the next stall.
+func (t *trace) stall(args []string) error {
+	c, err := t.conn(args[0], args[1])
+	if err == nil {
+		c.Stalled = !c.Stalled
+	}
+	return err
+}
+
 func (t *trace) crash(args []string) error {
 	p, err := t.find(args[0])
 	if err == nil {
@@ -189,13 +196,17 @@ func (t *trace) notify(args []string) error {
 	return err
 }
 
+// read answers the reads that wait, or only that for one link.
 func (t *trace) read(args []string) error {
 	p, err := t.find(args[0])
 	if err != nil {
 		return err
 	}
-	for n := len(p.reads); n > 0; n-- {
-		p.Answer(0)
+	for _, r := range slices.Clone(p.reads) {
+		if c, end := t.net.end(p, r.request.Link); len(args) > 1 && (c == nil || c.Ends[1-end].Name != args[1]) {
+			continue
+		}
+		p.Answer(slices.Index(p.reads, r))
 		t.net.Pump(p)
 	}
 	return nil
