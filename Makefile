@@ -58,8 +58,9 @@ fuzz: $(PAGE)
 	  done; \
 	done
 
-sim:
+sim: $(MODULES)
 	go test -count=1 -timeout 60m -v -run 'Sim' ./pkg/mesh/meshtest -seeds $(SEEDS)
+	cd web && CRMESH_SEEDS=$(SEEDS) npx --no-install vitest run --testTimeout 3600000 src/syncproto/sim.test.ts
 
 bench: build $(SAMPLE)
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
