@@ -151,7 +151,7 @@ func newAPI(n transport.Net, log *slog.Logger) (*webrtc.API, error) {
 	}
 	s.SetNet(n)
 	s.DetachDataChannels()
-	s.SetSCTPMaxMessageSize(syncproto.MaxFrame)
+	s.SetSCTPMaxMessageSize(syncproto.MaxFrameAccepted)
 	s.SetSCTPMaxReceiveBufferSize(receiveBuffer)
 	// Names ending in .local are not looked up: a query of the local network can take for ever, and the checks that come
 	// from the other side tell its address anyway.
