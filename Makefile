@@ -24,7 +24,8 @@ FUZZTIME ?= 20s
 SEEDS ?= 20000
 
 # Assets and test data count as sources: Go embeds or reads them.
-GO_FILES := go.mod go.sum $(shell find cmd pkg web/*.go examples -name '*.go' -not -name '*_test.go' 2>/dev/null)
+GO_DIRS := cmd pkg $(wildcard web/*.go examples)
+GO_FILES := go.mod go.sum $(shell find $(GO_DIRS) -name '*.go' -not -name '*_test.go')
 WEB_FILES := web/index.html web/package.json web/tsconfig.json web/vite.config.ts web/offline.ts \
 	$(shell find web/src web/public -type f 2>/dev/null)
 MODULES := web/node_modules/.package-lock.json
@@ -68,7 +69,7 @@ bench: build $(SAMPLE)
 lint: lint-go lint-web
 
 lint-go: $(PAGE)
-	@unformatted=$$(find cmd pkg examples web/*.go -name '*.go' 2>/dev/null | xargs gofmt -l); \
+	@unformatted=$$(gofmt -l $(GO_DIRS)); \
 	if [ -n "$$unformatted" ]; then echo "gofmt: run 'make fmt' for: $$unformatted" >&2; exit 1; fi
 	go vet ./...
 	go tool staticcheck ./...
@@ -80,7 +81,7 @@ lint-web: $(MODULES)
 web: $(PAGE)
 
 fmt: $(MODULES)
-	find cmd pkg examples web/*.go -name '*.go' 2>/dev/null | xargs gofmt -w
+	gofmt -w $(GO_DIRS)
 	cd web && npx --no-install biome check --write .
 
 sample: $(SAMPLE)
