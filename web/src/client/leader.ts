@@ -12,6 +12,10 @@ import type { SqlValue } from "./values.ts";
 
 /** The least time between two statuses, in ms. */
 const statusPause = 100;
+/** How long a notice stays in the status, in ms. */
+const noticeTime = 60_000;
+/** How long a Worker may take to close its database, in ms. Ending it earlier loses nothing that was acknowledged. */
+const stopTime = 3_000;
 
 /** What a leader is made of. */
 export interface LeaderOptions {
@@ -34,6 +38,7 @@ export class Leader implements Backend {
   #core: Status | undefined;
   readonly #progress = new Progress();
   #problem: string | undefined;
+  #notice: { readonly sentence: string; readonly until: number } | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #shown = "";
   #stopped = false;
@@ -49,7 +54,7 @@ export class Leader implements Backend {
         this.#changed();
       },
       notice: ({ sentence }) => {
-        this.#problem = sentence;
+        this.#notice = { sentence, until: performance.now() + noticeTime };
         this.#changed();
       },
       failed: ({ sentence }) => this.#fail(sentence),
@@ -120,7 +125,7 @@ export class Leader implements Backend {
         .sort((a, b) => (a.peer < b.peer ? -1 : 1)),
       synced: syncedWith(this.#core, members, signal.state),
       ...this.#progress.update(links),
-      problem: this.#problem,
+      problem: this.#problem ?? this.#currentNotice(),
     };
   }
 
@@ -128,12 +133,15 @@ export class Leader implements Backend {
   async stop(): Promise<void> {
     if (this.#stopped) return;
     this.#leave();
-    try {
-      await this.#worker.call("stop", null);
-    } finally {
-      this.#worker.end(new Error("the client is closed"));
-      this.#o.worker.terminate();
-    }
+    const late = new Promise<void>((resolve) => setTimeout(resolve, stopTime));
+    // A Worker that has failed has told why before; there is nothing left to be told.
+    await Promise.race([this.#worker.call("stop", null).catch(() => {}), late]);
+    this.#worker.end(new Error("the client is closed"));
+    this.#o.worker.terminate();
+  }
+
+  #currentNotice(): string | undefined {
+    return this.#notice && performance.now() < this.#notice.until ? this.#notice.sentence : undefined;
   }
 
   readonly #hidden = (event: PageTransitionEvent) => {

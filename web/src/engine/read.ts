@@ -203,7 +203,7 @@ function* changesBetween(
       yield reader.change(statement, l);
     }
   } finally {
-    statement.reset();
+    statement.finalize();
   }
 }
 

@@ -105,7 +105,9 @@ export class Driver {
 
   /** `elapsed`: how many times TickMillis have passed since the last call. */
   tick(elapsed: number): void {
+    const dirty = this.#dirty;
     this.#do(() => {
+      this.#dirty = dirty; // the passing of time alone is no news; what the core wants done because of it is
       for (let i = Math.min(elapsed, maxMissedTicks); i > 0; i--) this.#core.tick();
     });
     if (++this.#ticks % statusTicks === 0 && this.#dirty && !this.#stopped) {
@@ -141,6 +143,7 @@ export class Driver {
   #do(call: () => void): void {
     if (this.#stopped) return;
     try {
+      this.#dirty = true;
       call();
       this.#drain();
     } catch (error) {
