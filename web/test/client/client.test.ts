@@ -152,6 +152,25 @@ test("what is against the protocol costs that link only, and says so", async () 
   for (const context of contexts) await context.close();
 });
 
+test("a forged proof of the writer role makes no link", async () => {
+  const one = await lab.context();
+  const two = await lab.context();
+  const links = await lab.createRoom(await lab.tab(one));
+  const a = await lab.open(one, links.write ?? "", "a");
+  await exec(a, `${schema}; INSERT INTO t VALUES (1, 'x')`);
+  const forger = await lab.tab(two);
+  await forger.evaluate(async (room) => {
+    crypto.subtle.sign = async () => new Uint8Array(64).buffer;
+    await harness.open({ room, name: "forger" });
+  }, links.write ?? "");
+  const members = async () => (await status(a)).members;
+  await expect.poll(members, { timeout: SOON }).toMatchObject([{ name: "forger", state: "failed" }]);
+  expect((await members())[0]?.error).toContain("does not verify");
+  await expect(query(forger, "SELECT * FROM t")).rejects.toThrow("no such table");
+  await one.close();
+  await two.close();
+});
+
 test("negotiation: crossing restarts, early candidates, a lost offer", async () => {
   const context = await lab.context();
   const page = await lab.tab(context);
