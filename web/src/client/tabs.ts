@@ -75,6 +75,7 @@ export class Tab {
   #fromLeader: ((body: unknown) => void) | undefined;
   #knock: ReturnType<typeof setInterval> | undefined;
   #closed = false;
+  #silent = false; // the channel is closed
 
   constructor(options: TabOptions) {
     this.#o = options;
@@ -107,6 +108,7 @@ export class Tab {
       await this.#lead?.stop();
     } finally {
       this.#release();
+      this.#silent = true;
       this.#channel.close();
     }
   }
@@ -238,6 +240,6 @@ export class Tab {
   }
 
   #post(m: Wire): void {
-    this.#channel.postMessage(m);
+    if (!this.#silent) this.#channel.postMessage(m);
   }
 }

@@ -333,6 +333,7 @@ export class Negotiation {
       } catch {
         const conn = this.#conn;
         if (conn && !conn.opened) this.#failed(conn);
+        else if (!conn) this.#failedAt = "signaling"; // the browser would not even begin
       }
     });
   }

@@ -195,5 +195,7 @@ test("a wrong link, a wrong statement and a wrong name are told in clear words",
   await expect(exec(page, "SELECT ?", 2n ** 63n)).rejects.toThrow("at most 64 bits");
   await page.evaluate(() => harness.client?.close());
   await expect(query(page, "SELECT 1")).rejects.toThrow("the client is closed");
+  await open(links.write ?? ""); // what was closed can be opened again at once
+  expect(await query(page, "SELECT 1")).toEqual([[1n]]);
   await context.close();
 });
