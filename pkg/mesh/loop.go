@@ -157,16 +157,8 @@ func (l *loop) linkEvent(e linkEvent) {
 	}
 }
 
-// open makes a link of a conn. The newest of a site replaces those before it at once: they are ghosts.
+// open makes a link of a conn. If there is another of its site, the core ends that one: it is a ghost.
 func (l *loop) open(c *conn) {
-	for _, k := range l.links {
-		if k.conn.site == c.site || k.conn.peer == c.peer {
-			err := &syncproto.Error{Code: syncproto.CodeSuperseded, Sentence: "a newer connection of this site replaces this one"}
-			k.conn.send(err)
-			k.conn.finish(err)
-			l.forget(k)
-		}
-	}
 	l.nextID++
 	k := &link{id: l.nextID, conn: c, lastLook: time.Now()}
 	l.links[k.id], l.byConn[c] = k, k

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -152,6 +153,29 @@ func TestAllCut(t *testing.T) {
 	if a.openConns(t)[0] == ca {
 		t.Error("the link is still the old one")
 	}
+}
+
+// TestSilence: without a signaling server there is no ICE restart, and a silent link is given up all the same.
+func TestSilence(t *testing.T) {
+	c := newCuttable(t)
+	netA, netB := c.host(t, 1), c.host(t, 2)
+	c.start(t)
+	r := newRoom(t)
+	a, b := r.add("a", 1, onNet(netA)), r.add("b", 2, onNet(netB))
+	linked(t, a, b)
+	ca := a.openConns(t)[0]
+	r.hub.setDown(true)
+	c.cutAll(true)
+	until(t, "the link is suspect", 5*time.Second, func() bool { return a.state(t, b) == LinkSuspect })
+	for _, n := range []*testNode{a, b} {
+		until(t, "the link is given up", 10*time.Second, func() bool { return len(n.openConns(t)) == 0 })
+	}
+	if err := ca.reason(); !errors.Is(err, errDead) {
+		t.Errorf("the link ended with %v", err)
+	}
+	c.cutAll(false)
+	r.hub.setDown(false)
+	linked(t, a, b)
 }
 
 // TestFiveOnVirtualNetwork syncs five nodes that only a virtual network joins.
