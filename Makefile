@@ -6,7 +6,7 @@
 #   make race     the Go tests alone, with the race detector
 #   make fuzz     every fuzz target for FUZZTIME (20s) each
 #   make sim      the simulations with SEEDS (20000) seeds
-#   make bench    the benchmarks, beside a bare data channel
+#   make bench    sync between two replicas beside a bare data channel, COUNT (5) times; benchstat gives the medians
 #   make lint     gofmt, go vet, staticcheck, biome, tsc
 #   make web      the page into web/dist
 #   make fmt      format Go and TypeScript
@@ -22,6 +22,7 @@ SHELL := bash
 
 FUZZTIME ?= 20s
 SEEDS ?= 20000
+COUNT ?= 5
 
 # Assets and test data count as sources: Go embeds or reads them.
 GO_DIRS := cmd pkg $(wildcard web/*.go examples)
@@ -64,7 +65,8 @@ sim: $(MODULES)
 	cd web && CRMESH_SEEDS=$(SEEDS) npx --no-install vitest run --testTimeout 3600000 src/syncproto/sim.test.ts
 
 bench: build $(SAMPLE)
-	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
+	go test -run '^$$' -bench . -benchtime 1x -count $(COUNT) -timeout 60m ./cmd/peer | tee .cache/bench.txt
+	go tool benchstat .cache/bench.txt
 
 lint: lint-go lint-web
 

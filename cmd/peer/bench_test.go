@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"io"
@@ -80,78 +81,74 @@ func bareChannel(b *testing.B) (left, right datachannel.ReadWriteCloser, buffere
 	return <-open[0], <-open[1], channels[0].BufferedAmount
 }
 
-// BenchmarkBareChannel is what the figures below are to be compared with: pion as it comes, both ends in this process.
-func BenchmarkBareChannel(b *testing.B) {
+// bareRate returns how fast a bare channel moves bytes, in bytes per second: pion as it comes, both ends in this process.
+func bareRate(b *testing.B) float64 {
+	b.Helper()
 	left, right, buffered := bareChannel(b)
-	b.Run("throughput", func(b *testing.B) {
-		done := make(chan error, 1)
-		go func() {
-			buf, left := make([]byte, 1<<16), bareBytes
-			for left > 0 {
-				n, err := right.Read(buf)
-				if err != nil {
-					done <- err
-					return
-				}
-				left -= n
-			}
-			done <- nil
-		}()
-		frame := make([]byte, bareFrame)
-		begun := time.Now()
-		for sent := 0; sent < bareBytes; sent += len(frame) {
-			for buffered() > 1<<20 {
-				time.Sleep(100 * time.Microsecond)
-			}
-			if _, err := left.Write(frame); err != nil {
-				b.Fatal(err)
-			}
+	done := make(chan error, 1)
+	go func() {
+		_, err := io.CopyN(io.Discard, bufio.NewReaderSize(right, 4*bareFrame), bareBytes) // a Read takes whole messages only
+		done <- err
+	}()
+	frame := make([]byte, bareFrame)
+	begun := time.Now()
+	for sent := 0; sent < bareBytes; sent += len(frame) {
+		for buffered() > 1<<20 {
+			time.Sleep(100 * time.Microsecond)
 		}
-		if err := <-done; err != nil {
+		if _, err := left.Write(frame); err != nil {
 			b.Fatal(err)
 		}
-		b.ReportMetric(bareBytes/1e6/time.Since(begun).Seconds(), "MB/s")
-	})
-	b.Run("roundtrip", func(b *testing.B) {
-		go func() {
-			buf := make([]byte, 1<<16)
-			for range roundTrips {
-				n, err := right.Read(buf)
-				if err != nil {
-					return
-				}
-				_, _ = right.Write(buf[:n])
+	}
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
+	return bareBytes / time.Since(begun).Seconds()
+}
+
+// bareRoundTrips returns the times that 100 bytes take to and fro on a bare channel, ascending.
+func bareRoundTrips(b *testing.B) []time.Duration {
+	b.Helper()
+	left, right, _ := bareChannel(b)
+	go func() {
+		buf := make([]byte, 1<<16)
+		for range roundTrips {
+			n, err := right.Read(buf)
+			if err != nil {
+				return
 			}
-		}()
-		buf, message := make([]byte, 1<<16), make([]byte, 100)
-		times := make([]time.Duration, roundTrips)
-		for i := range times {
-			begun := time.Now()
-			if _, err := left.Write(message); err != nil {
-				b.Fatal(err)
-			}
-			if _, err := left.Read(buf); err != nil {
-				b.Fatal(err)
-			}
-			times[i] = time.Since(begun)
+			_, _ = right.Write(buf[:n])
 		}
-		reportTimes(b, times)
-	})
-}
-
-func reportTimes(b *testing.B, times []time.Duration) {
+	}()
+	buf, message := make([]byte, 1<<16), make([]byte, 100)
+	times := make([]time.Duration, roundTrips)
+	for i := range times {
+		begun := time.Now()
+		if _, err := left.Write(message); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := left.Read(buf); err != nil {
+			b.Fatal(err)
+		}
+		times[i] = time.Since(begun)
+	}
 	slices.Sort(times)
-	b.ReportMetric(0, "ns/op") // the whole run says nothing
-	b.ReportMetric(float64(times[len(times)/2].Microseconds())/1000, "p50-ms")
-	b.ReportMetric(float64(times[len(times)*99/100].Microseconds())/1000, "p99-ms")
+	return times
 }
 
-// BenchmarkCities moves the full sample database from one process to another.
+// percentile returns a percentile of ascending times, in ms.
+func percentile(times []time.Duration, percent int) float64 {
+	return float64(times[len(times)*percent/100].Microseconds()) / 1000
+}
+
+// BenchmarkCities moves the full sample database from one process to another. times-bare is the time that it takes over the
+// time that a bare channel takes for as many bytes.
 func BenchmarkCities(b *testing.B) {
 	world := filepath.Join("..", "..", ".cache", "sample", "world.sql")
 	if _, err := os.Stat(world); err != nil {
 		b.Skip("the sample database is missing: make sample")
 	}
+	bare := bareRate(b)
 	l := newLab(b)
 	l.signal()
 	a := l.peer("a", l.write, "--schema", world)
@@ -163,11 +160,14 @@ func BenchmarkCities(b *testing.B) {
 	if err := p.flags().call(context.Background(), "/v1/status", nil, &s); err != nil {
 		b.Fatal(err)
 	}
+	bytes, changes := float64(s.Members[0].BytesIn), float64(s.Applied.Changes)
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(took.Seconds(), "s")
-	b.ReportMetric(float64(s.Applied.Changes)/took.Seconds(), "changes/s")
-	b.ReportMetric(float64(s.Members[0].BytesIn)/float64(s.Applied.Changes), "bytes/change")
-	b.ReportMetric(float64(s.Members[0].BytesIn)/1e6, "MB")
+	b.ReportMetric(changes/took.Seconds(), "changes/s")
+	b.ReportMetric(bytes/changes, "bytes/change")
+	b.ReportMetric(bytes/1e6, "MB")
+	b.ReportMetric(bare/1e6, "bare-MB/s")
+	b.ReportMetric(took.Seconds()/(bytes/bare), "times-bare")
 	a.stop()
 	p.stop()
 }
@@ -211,7 +211,8 @@ func startLocal(b *testing.B, url, schema string, keys signaling.Keys) localPeer
 	return localPeer{db, node}
 }
 
-// BenchmarkCommitToVisible is the time from a durable commit in one database until a query of another sees it.
+// BenchmarkCommitToVisible is the time from a durable commit in one database until a query of another sees it, beside the
+// round trip of a bare channel.
 func BenchmarkCommitToVisible(b *testing.B) {
 	server, err := startSignalServer("127.0.0.1:0", "off", slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
@@ -226,6 +227,7 @@ func BenchmarkCommitToVisible(b *testing.B) {
 	if _, err := to.node.Wait(b.Context(), mesh.Condition{Links: 1, Synced: true}); err != nil {
 		b.Fatal(err)
 	}
+	bare := bareRoundTrips(b)
 	times := make([]time.Duration, commits)
 	for i := range times {
 		id := changeset.Integer(int64(i + 1))
@@ -242,5 +244,11 @@ func BenchmarkCommitToVisible(b *testing.B) {
 		}
 		times[i] = time.Since(begun)
 	}
-	reportTimes(b, times)
+	slices.Sort(times)
+	b.ReportMetric(0, "ns/op") // the whole run says nothing
+	b.ReportMetric(percentile(times, 50), "p50-ms")
+	b.ReportMetric(percentile(times, 99), "p99-ms")
+	b.ReportMetric(percentile(bare, 50), "bare-p50-ms")
+	b.ReportMetric(percentile(bare, 99), "bare-p99-ms")
+	b.ReportMetric(percentile(times, 50)/percentile(bare, 50), "times-bare-p50")
 }
