@@ -131,22 +131,32 @@ export async function dump(of: Page | Replica, table: string, columns: readonly 
 }
 
 /** Waits until all hold the same rows, as many as `count`. */
-export async function equal(
+export function equal(
   all: readonly (Page | Replica)[],
   table: string,
   columns: readonly string[],
   count: number,
+): Promise<string> {
+  return agree(all, table, columns, (text) => (text === "" ? 0 : text.split("\n").length), count);
+}
+
+/** Waits until all hold the same rows, and of these, as `dump` gives them, `look` says what is wanted. */
+export async function agree<T>(
+  all: readonly (Page | Replica)[],
+  table: string,
+  columns: readonly string[],
+  look: (text: string) => T,
+  wanted: T,
 ): Promise<string> {
   let texts: string[] = [];
   await expect
     .poll(
       async () => {
         texts = await Promise.all(all.map((one) => dump(one, table, columns)));
-        const lines = texts.map((text) => (text === "" ? 0 : text.split("\n").length));
-        return { rows: lines, distinct: new Set(texts).size };
+        return { seen: texts.map(look), distinct: new Set(texts).size };
       },
       { timeout: SOON, interval: 50 },
     )
-    .toEqual({ rows: all.map(() => count), distinct: 1 });
+    .toEqual({ seen: all.map(() => wanted), distinct: 1 });
   return texts[0] ?? "";
 }
