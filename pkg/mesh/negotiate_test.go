@@ -260,7 +260,8 @@ func TestRebuild(t *testing.T) {
 	}
 }
 
-// TestGhost: a second peer with the same site, as after a reload of a page, takes the place of the first at once.
+// TestGhost: a second peer with the same site, as after a reload of a page, takes the place of the first at once. That it is
+// the core which replaces the link is syncproto's TestNewerLinkOfASiteReplacesTheOlder.
 func TestGhost(t *testing.T) {
 	r := newRoom(t)
 	a := r.add("a", 5)
