@@ -6,7 +6,7 @@
 #   make race     the Go tests alone, with the race detector
 #   make fuzz     every fuzz target for FUZZTIME (20s) each
 #   make sim      the simulations with SEEDS (20000) seeds
-#   make bench    sync between two replicas beside a bare data channel, COUNT (5) times; benchstat gives the medians
+#   make bench    sync between two replicas beside a bare data channel, COUNT (6) times; benchstat gives the medians
 #   make lint     gofmt, go vet, staticcheck, biome, tsc
 #   make web      the page into web/dist
 #   make fmt      format Go and TypeScript
@@ -22,7 +22,7 @@ SHELL := bash
 
 FUZZTIME ?= 20s
 SEEDS ?= 20000
-COUNT ?= 5
+COUNT ?= 6
 
 # Assets and test data count as sources: Go embeds or reads them.
 GO_DIRS := cmd pkg $(wildcard web/*.go examples)
