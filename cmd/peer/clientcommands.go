@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/crmesh/crmesh/cmd/internal/program"
 	"github.com/crmesh/crmesh/pkg/mesh"
 )
 
@@ -51,7 +52,7 @@ func makeStatement(sql string, args []string) (statement, error) {
 }
 
 // Run prints how many rows the statement wrote.
-func (c *execCommand) Run(ctx context.Context, out output) error {
+func (c *execCommand) Run(ctx context.Context, out program.Output) error {
 	s, err := makeStatement(c.SQL, c.Args)
 	if err != nil {
 		return err
@@ -60,18 +61,18 @@ func (c *execCommand) Run(ctx context.Context, out output) error {
 	if err := c.call(ctx, "/v1/exec", s, &answer); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out.stdout, "%d rows\n", answer.RowsAffected)
+	_, err = fmt.Fprintf(out.Stdout, "%d rows\n", answer.RowsAffected)
 	return err
 }
 
 // Run prints the rows, as a table or as JSON.
-func (c *queryCommand) Run(ctx context.Context, out output) error {
+func (c *queryCommand) Run(ctx context.Context, out program.Output) error {
 	s, err := makeStatement(c.SQL, c.Args)
 	if err != nil {
 		return err
 	}
 	if c.JSON {
-		return printJSON(ctx, c.apiFlags, "/v1/query", s, out.stdout)
+		return printJSON(ctx, c.apiFlags, "/v1/query", s, out.Stdout)
 	}
 	var answer struct {
 		Columns []string      `json:"columns"`
@@ -88,19 +89,19 @@ func (c *queryCommand) Run(ctx context.Context, out output) error {
 		}
 		t.add(cells...)
 	}
-	return t.print(out.stdout)
+	return t.print(out.Stdout)
 }
 
 // Run prints the status, for a person or as JSON.
-func (c *statusCommand) Run(ctx context.Context, out output) error {
+func (c *statusCommand) Run(ctx context.Context, out program.Output) error {
 	if c.JSON {
-		return printJSON(ctx, c.apiFlags, "/v1/status", nil, out.stdout)
+		return printJSON(ctx, c.apiFlags, "/v1/status", nil, out.Stdout)
 	}
 	var s mesh.Status
 	if err := c.call(ctx, "/v1/status", nil, &s); err != nil {
 		return err
 	}
-	return printStatus(out.stdout, s)
+	return printStatus(out.Stdout, s)
 }
 
 // Run returns once the condition holds.

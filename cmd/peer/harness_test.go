@@ -47,8 +47,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// program is a running program under test.
-type program struct {
+// process is a running program under test.
+type process struct {
 	t   testing.TB
 	cmd *exec.Cmd
 	out *lockedBuffer
@@ -72,9 +72,9 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func launch(t testing.TB, name string, args ...string) *program {
+func launch(t testing.TB, name string, args ...string) *process {
 	t.Helper()
-	p := &program{t: t, cmd: exec.Command(filepath.Join(bin, name), args...), out: &lockedBuffer{}, end: make(chan error, 1)}
+	p := &process{t: t, cmd: exec.Command(filepath.Join(bin, name), args...), out: &lockedBuffer{}, end: make(chan error, 1)}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func launch(t testing.TB, name string, args ...string) *program {
 }
 
 // stop ends a program as Ctrl-C does, which must work.
-func (p *program) stop() {
+func (p *process) stop() {
 	p.t.Helper()
 	_ = p.cmd.Process.Signal(syscall.SIGINT)
 	select {
@@ -106,7 +106,7 @@ func (p *program) stop() {
 }
 
 // kill ends a program as a crash does.
-func (p *program) kill() {
+func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	p.end <- <-p.end
 }
@@ -158,7 +158,7 @@ func (l *lab) ok(args ...string) string {
 	return string(out)
 }
 
-func (l *lab) signal() *program {
+func (l *lab) signal() *process {
 	l.t.Helper()
 	p := launch(l.t, "signal", "--listen", fmt.Sprintf("127.0.0.1:%d", l.port), "--stun", "off")
 	eventually(l.t, "the signaling server answers", func() bool {
@@ -182,7 +182,7 @@ func (l *lab) file(name, content string) string {
 
 // replica is a running peer.
 type replica struct {
-	*program
+	*process
 	db  string
 	api string
 }
@@ -191,7 +191,7 @@ type replica struct {
 func (l *lab) peer(name, link string, args ...string) *replica {
 	l.t.Helper()
 	r := &replica{db: filepath.Join(l.dir, name+".db"), api: fmt.Sprintf("127.0.0.1:%d", freePort(l.t))}
-	r.program = launch(l.t, "peer", append([]string{"run", "--db", r.db, "--room", link, "--api", r.api, "--name", name}, args...)...)
+	r.process = launch(l.t, "peer", append([]string{"run", "--db", r.db, "--room", link, "--api", r.api, "--name", name}, args...)...)
 	l.ok("wait", "--api", r.api, "--timeout", patience.String())
 	return r
 }

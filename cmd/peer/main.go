@@ -4,15 +4,15 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/crmesh/crmesh/cmd/internal/program"
 )
 
 func main() {
@@ -45,46 +45,6 @@ type commands struct {
 // run parses args and does what they say until ctx is done.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var cli commands
-	helped := false
-	parser, err := kong.New(&cli,
-		kong.Name("peer"),
-		kong.Description(description),
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(int) { helped = true }),
-		kong.DefaultEnvars("CRMESH"),
-		kong.Vars{"args_help": argumentHelp},
-	)
-	if err != nil {
-		return err
-	}
-	parsed, err := parser.Parse(args)
-	if helped {
-		return nil
-	}
-	if err != nil {
-		return errors.New(err.Error() + "; see peer --help")
-	}
-	parsed.BindTo(ctx, (*context.Context)(nil))
-	return parsed.Run(output{stdout, stderr})
-}
-
-// output is where a command writes: results to stdout, the log to stderr.
-type output struct{ stdout, stderr io.Writer }
-
-// logFlags are the flags of a command that logs.
-type logFlags struct {
-	LogFormat string `enum:"text,json" default:"text" help:"text or json."`
-	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error."`
-}
-
-func (f logFlags) logger(out output) *slog.Logger {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(f.LogLevel)); err != nil {
-		level = slog.LevelInfo // kong has checked the enum
-	}
-	options := &slog.HandlerOptions{Level: level}
-	if f.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(out.stderr, options))
-	}
-	return slog.New(slog.NewTextHandler(out.stderr, options))
+	vars := kong.Vars{"args_help": argumentHelp}
+	return program.Run(ctx, &cli, "peer", description, vars, args, program.Output{Stdout: stdout, Stderr: stderr})
 }

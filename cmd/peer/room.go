@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/crmesh/crmesh/cmd/internal/program"
 	"github.com/crmesh/crmesh/pkg/signaling"
 )
 
@@ -18,7 +19,7 @@ type roomNewCommand struct {
 }
 
 // Run prints the write link and the read link, each on a line after its name and a tab.
-func (c *roomNewCommand) Run(out output) error {
+func (c *roomNewCommand) Run(out program.Output) error {
 	base, err := pageBase(c.Signal)
 	if err != nil {
 		return err
@@ -28,7 +29,7 @@ func (c *roomNewCommand) Run(out output) error {
 		return err
 	}
 	write, _ := keys.WriteLink(base)
-	_, err = fmt.Fprintf(out.stdout, "write\t%s\nread\t%s\n", write, keys.ReadLink(base))
+	_, err = fmt.Fprintf(out.Stdout, "write\t%s\nread\t%s\n", write, keys.ReadLink(base))
 	return err
 }
 

@@ -13,6 +13,7 @@ import (
 	"os"
 	"runtime/debug"
 
+	"github.com/crmesh/crmesh/cmd/internal/program"
 	"github.com/crmesh/crmesh/pkg/crsql"
 	"github.com/crmesh/crmesh/pkg/mesh"
 	"github.com/crmesh/crmesh/pkg/signaling"
@@ -32,12 +33,12 @@ type runCommand struct {
 	Serve  string   `placeholder:"HOST:PORT" help:"Also be the signaling server and serve the page there."`
 	STUN   string   `name:"stun" default:":3478" placeholder:"HOST:PORT" help:"With --serve, the UDP address of the STUN responder, or off (${default})."`
 	Name   string   `placeholder:"TEXT" help:"What the other members see; by default the host's name."`
-	logFlags
+	program.LogFlags
 }
 
 // Run keeps the database in sync until ctx is done, or the database fails.
-func (c *runCommand) Run(ctx context.Context, out output) error {
-	log := c.logger(out)
+func (c *runCommand) Run(ctx context.Context, out program.Output) error {
+	log := c.Logger(out)
 	if _, set := os.LookupEnv("GOGC"); !set {
 		debug.SetGCPercent(gcPercent)
 	}
@@ -97,7 +98,7 @@ func (c *runCommand) Run(ctx context.Context, out output) error {
 		defer server.close(log)
 		base, urls = server.url, append([]string{server.local}, urls...)
 	}
-	return c.mesh(ctx, out.stdout, log, parts{db, replica, listener, link.Keys, urls, base, meta})
+	return c.mesh(ctx, out.Stdout, log, parts{db, replica, listener, link.Keys, urls, base, meta})
 }
 
 // parts is what Run has put together.

@@ -7,9 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"time"
 
+	"github.com/crmesh/crmesh/cmd/internal/program"
 	"github.com/crmesh/crmesh/pkg/signaling/signalserver"
 	"github.com/crmesh/crmesh/web"
 )
@@ -80,8 +80,8 @@ func startSignalServer(listen, stun string, log *slog.Logger) (_ *signalServer, 
 		_ = s.server.Shutdown(context.Background())
 		return nil, fmt.Errorf("cannot listen on %s, choose another address with --serve: %w", listen, err)
 	}
-	s.url = pageURL(listener.Addr(), "localhost")
-	s.local = pageURL(listener.Addr(), "127.0.0.1")
+	s.url = program.PageURL(listener.Addr(), "localhost")
+	s.local = program.PageURL(listener.Addr(), "127.0.0.1")
 	s.web = newWebServer(s.server, listener, log)
 	return s, nil
 }
@@ -97,16 +97,4 @@ func (s *signalServer) close(log *slog.Logger) {
 		log.Warn("the signaling server did not end in time", "err", err)
 	}
 	s.web.close()
-}
-
-// pageURL is the address of a listener; host stands for one that is on all interfaces.
-func pageURL(addr net.Addr, host string) string {
-	h, port, err := net.SplitHostPort(addr.String())
-	if err != nil {
-		return "http://" + addr.String() + "/"
-	}
-	if ip, err := netip.ParseAddr(h); err != nil || !ip.IsUnspecified() {
-		host = h
-	}
-	return "http://" + net.JoinHostPort(host, port) + "/"
 }

@@ -4,14 +4,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"syscall"
 
-	"github.com/alecthomas/kong"
+	"github.com/crmesh/crmesh/cmd/internal/program"
 )
 
 func main() {
@@ -37,28 +36,5 @@ type commands struct {
 // run parses args and does what they say until ctx is done.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var cli commands
-	helped := false
-	parser, err := kong.New(&cli,
-		kong.Name("signal"),
-		kong.Description(description),
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(int) { helped = true }),
-		kong.Vars(defaults()),
-		kong.DefaultEnvars("CRMESH"),
-	)
-	if err != nil {
-		return err
-	}
-	parsed, err := parser.Parse(args)
-	if helped {
-		return nil
-	}
-	if err != nil {
-		return errors.New(err.Error() + "; see signal --help")
-	}
-	parsed.BindTo(ctx, (*context.Context)(nil))
-	return parsed.Run(output{stdout, stderr})
+	return program.Run(ctx, &cli, "signal", description, defaults(), args, program.Output{Stdout: stdout, Stderr: stderr})
 }
-
-// output is where a command writes: results to stdout, the log to stderr.
-type output struct{ stdout, stderr io.Writer }

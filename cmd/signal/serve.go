@@ -13,6 +13,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/crmesh/crmesh/cmd/internal/program"
 	"github.com/crmesh/crmesh/pkg/signaling/signalserver"
 	"github.com/crmesh/crmesh/web"
 )
@@ -43,8 +44,7 @@ type serve struct {
 	IdleTimeout              time.Duration `default:"${idle_timeout}" help:"Silence after which a connection is closed."`
 	Grace                    time.Duration `default:"${grace}" help:"How long a member whose connection broke stays a member."`
 
-	LogFormat string `enum:"text,json" default:"text" help:"text or json."`
-	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error."`
+	program.LogFlags
 }
 
 // defaults gives the flags the defaults of signalserver.
@@ -99,8 +99,8 @@ func (f *serve) config(log *slog.Logger, stunPort int) (signalserver.Config, err
 const shutdownTimeout = 10 * time.Second
 
 // Run serves until ctx is done.
-func (f *serve) Run(ctx context.Context, out output) error {
-	log := f.logger(out)
+func (f *serve) Run(ctx context.Context, out program.Output) error {
+	log := f.Logger(out)
 	stunPort := 0
 	if f.STUN != "off" {
 		stun, err := signalserver.ListenSTUN(f.STUN, log)
@@ -132,7 +132,7 @@ func (f *serve) Run(ctx context.Context, out output) error {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	fmt.Fprintf(out.stdout, "signal serves %s\n", pageURL(listener.Addr()))
+	fmt.Fprintf(out.Stdout, "signal serves %s\n", program.PageURL(listener.Addr(), "localhost"))
 	log.Info("started", "listen", listener.Addr().String(), "stun", stunPort)
 
 	served := make(chan error, 1)
@@ -152,28 +152,4 @@ func (f *serve) Run(ctx context.Context, out output) error {
 		log.Info("stopped")
 	}
 	return err
-}
-
-func (f *serve) logger(out output) *slog.Logger {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(f.LogLevel)); err != nil {
-		level = slog.LevelInfo // kong has checked the enum
-	}
-	options := &slog.HandlerOptions{Level: level}
-	if f.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(out.stderr, options))
-	}
-	return slog.New(slog.NewTextHandler(out.stderr, options))
-}
-
-// pageURL returns an address that a person can open on this machine.
-func pageURL(addr net.Addr) string {
-	host, port, err := net.SplitHostPort(addr.String())
-	if err != nil {
-		return "http://" + addr.String() + "/"
-	}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
-		host = "localhost"
-	}
-	return "http://" + net.JoinHostPort(host, port) + "/"
 }

@@ -1,0 +1,75 @@
+// Package program is what the commands of this module have in common: reading arguments, the log, and how an address is
+// shown to a person.
+package program
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+
+	"github.com/alecthomas/kong"
+)
+
+// Output is where a command writes: results to Stdout, the log to Stderr.
+type Output struct{ Stdout, Stderr io.Writer }
+
+// LogFlags are the flags of a command that logs.
+type LogFlags struct {
+	LogFormat string `enum:"text,json" default:"text" help:"text or json."`
+	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error."`
+}
+
+// Logger returns the log that the flags ask for, on Stderr.
+func (f LogFlags) Logger(out Output) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.LogLevel)); err != nil {
+		level = slog.LevelInfo // kong has checked the enum
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if f.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(out.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(out.Stderr, options))
+}
+
+// Run parses args into cli, a pointer to a struct of kong's, and runs the command that they name until it returns; its Run
+// may take a context.Context, which is ctx, and an Output. Each flag is an environment variable CRMESH_FLAG, too. Asking
+// for help is no error.
+func Run(ctx context.Context, cli any, name, description string, vars kong.Vars, args []string, out Output) error {
+	helped := false
+	parser, err := kong.New(cli,
+		kong.Name(name),
+		kong.Description(description),
+		kong.Writers(out.Stdout, out.Stderr),
+		kong.Exit(func(int) { helped = true }),
+		kong.DefaultEnvars("CRMESH"),
+		vars,
+	)
+	if err != nil {
+		return err
+	}
+	parsed, err := parser.Parse(args)
+	if helped {
+		return nil
+	}
+	if err != nil {
+		return errors.New(err.Error() + "; see " + name + " --help")
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	return parsed.Run(out)
+}
+
+// PageURL is the address of a listener, for a browser; host stands for one that is on all interfaces.
+func PageURL(addr net.Addr, host string) string {
+	h, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return "http://" + addr.String() + "/"
+	}
+	if ip, err := netip.ParseAddr(h); err != nil || !ip.IsUnspecified() {
+		host = h
+	}
+	return "http://" + net.JoinHostPort(host, port) + "/"
+}
