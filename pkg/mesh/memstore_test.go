@@ -29,7 +29,8 @@ type memStore struct {
 	newest  int64
 	own     int64
 	tables  []syncproto.TableSchema
-	broken  error // what every method returns
+	broken  error  // what every method returns
+	refused string // a table that CreateTables refuses; then it creates none
 	applies int
 }
 
@@ -227,9 +228,11 @@ func (s *memStore) CreateTables(_ context.Context, tables []syncproto.TableSchem
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range tables {
-		if t.SQL == "" {
-			return &RefusedError{t.Name, "it is empty"}
+		if t.Name == s.refused {
+			return &RefusedError{t.Name, "its name is not to this store's liking"}
 		}
+	}
+	for _, t := range tables {
 		if !slices.ContainsFunc(s.tables, func(o syncproto.TableSchema) bool { return o.Name == t.Name }) {
 			s.tables = append(s.tables, t)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/pion/transport/v5"
 	"go.uber.org/goleak"
 
+	"github.com/crmesh/crmesh/pkg/mesh/syncproto"
 	"github.com/crmesh/crmesh/pkg/signaling"
 )
 
@@ -158,6 +159,22 @@ func TestTwoNodesSyncBothWays(t *testing.T) {
 	if m.Role != "writer" || m.State != LinkOpen || m.Site != b.store.site.String() || m.BytesIn == 0 || m.BytesOut == 0 {
 		t.Errorf("status of the member: %+v", m)
 	}
+}
+
+// TestRefusedTable: a table that one store refuses costs no other table of the message.
+func TestRefusedTable(t *testing.T) {
+	r := newRoom(t)
+	from, to := newMemStore("a"), newMemStore("b")
+	from.tables = append([]syncproto.TableSchema{{Name: "s", SQL: "CREATE TABLE s (k PRIMARY KEY NOT NULL)"}}, from.tables...)
+	to.tables, to.refused = nil, "s"
+	a, b := r.addStore(from, "a", 1), r.addStore(to, "b", 2)
+	linked(t, a, b)
+	until(t, "the other table is there", 15*time.Second, func() bool {
+		tables, err := to.Schema(t.Context())
+		return err == nil && len(tables) == 1 && tables[0].Name == "t"
+	})
+	a.store.writeText("goes on", "x")
+	r.equal(a, b)
 }
 
 func TestManyNodes(t *testing.T) {

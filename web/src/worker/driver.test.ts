@@ -113,6 +113,23 @@ test("schema and rows go to one that has nothing, both are told of the tables, a
   }
 });
 
+test("a table that this engine refuses costs no other, and is told of", async () => {
+  const a = await start(true, (store) => {
+    const own = store.schema.bind(store);
+    store.schema = async () => [
+      { name: "s p", sql: 'CREATE TABLE "s p" (id INTEGER PRIMARY KEY NOT NULL)' },
+      ...(await own()),
+    ];
+    return store;
+  });
+  const b = await start();
+  link(a, b, 1);
+  await exec(a, `${schema}; INSERT INTO t VALUES (1, 'x')`);
+  await holds(b, "SELECT v FROM t", [["x"]]);
+  expect(b.notices.filter((n) => n.includes("s p"))).toHaveLength(1);
+  expect(b.failures).toEqual([]);
+});
+
 test("a reader is refused its own writes, and receives", async () => {
   const [a, b] = [await start(), await start(false)];
   link(a, b, 1, [true, false]);
