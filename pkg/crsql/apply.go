@@ -73,7 +73,7 @@ func (e ChangeErrors) Unwrap() []error {
 //
 // Consecutive changes to one row cost least: they are decided together and written with one statement a table.
 func (e *engine) applyChanges(dbVersion int64, changes []changeset.Change) (impacted int64, err error) {
-	e.fresh, e.multi = false, false
+	e.fresh, e.multi = e.freshTx, false
 	if err := e.refresh(); err != nil {
 		return 0, err
 	}

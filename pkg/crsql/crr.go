@@ -34,7 +34,7 @@ func (e *engine) asCRR(args []any) (any, error) {
 				return err
 			}
 		}
-		e.fresh = false // the table has joined the CRRs
+		e.outdate() // the table has joined the CRRs
 		return e.backfill(t)
 	})
 	return "OK", err
@@ -72,7 +72,7 @@ func (e *engine) alter(savepoint string, f func() error) error {
 	e.stmts.release() // a table cannot be dropped while a statement looks at it
 	err := f()
 	if err == nil {
-		e.fresh = false
+		e.outdate()
 		err = e.ensureView()
 	}
 	if err != nil {

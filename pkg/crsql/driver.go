@@ -68,6 +68,7 @@ func (c *conn) Ping(ctx context.Context) error { return c.sqlite.Ping(ctx) }
 func (c *conn) Begin() (driver.Tx, error) { return c.BeginTx(context.Background(), driver.TxOptions{}) }
 
 func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	c.engine.outdate()
 	inner, err := c.sqlite.BeginTx(ctx, opts)
 	if err != nil {
 		return nil, err
@@ -186,7 +187,7 @@ type tx struct {
 }
 
 func (t *tx) Commit() error {
-	t.engine.fresh = false
+	t.engine.outdate()
 	err := t.inner.Commit()
 	t.engine.leave(text{}, err)
 	return err
@@ -201,6 +202,8 @@ func (t *tx) Rollback() error {
 // A text is what the engine wants to know of a statement's text before it runs. It may see more than there is, in a
 // comment or a string: then it does a little work for nothing.
 type text struct {
+	plain    bool // one statement that cannot change the schema by itself, nor begin or end a transaction
+	merge    bool // inserts into crsql_changes
 	changes  bool // names crsql_changes
 	rollback bool // may undo a part of a transaction, of which SQLite tells nobody
 	multi    bool // may hold several statements
@@ -218,7 +221,20 @@ func readText(query string) text {
 			t.multi = t.multi || strings.TrimSpace(query[i+1:]) != ""
 		}
 	}
+	t.plain = !t.multi && plainVerb(query)
+	t.merge = t.plain && hasFold(query, "INSERT INTO crsql_changes")
 	return t
+}
+
+// plainVerb reports whether a statement begins with a verb that reads or writes rows. Behind a comment it need not see.
+func plainVerb(query string) bool {
+	query = strings.TrimLeft(query, " \t\r\n")
+	for _, verb := range [...]string{"SELECT ", "INSERT ", "UPDATE ", "DELETE ", "REPLACE ", "VALUES", "WITH "} {
+		if hasFold(query, verb) {
+			return true
+		}
+	}
+	return false
 }
 
 func hasFold(s, prefix string) bool {

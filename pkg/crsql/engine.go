@@ -43,6 +43,8 @@ type engine struct {
 
 	// State of the statement that runs.
 	fresh      bool  // refresh has been done
+	freshTx    bool  // and in the explicit transaction that is open, so that only this connection can change anything
+	mayAlter   bool  // this connection may have changed the schema since it was looked at
 	multi      bool  // the text holds several statements, so that each may change what refresh looks at
 	committed  bool  // the commit hook has run
 	quiet      bool  // the engine works on its own temporary objects: no commit worth a notice
@@ -101,13 +103,20 @@ func (e *engine) rollbackHook() {
 
 func (e *engine) endTransaction() {
 	e.pending, e.seq, e.rowsImpacted, e.readInTx = unknown, 0, 0, false
+	e.freshTx, e.merger.known = false, false
+}
+
+// outdate makes the next refresh look at everything.
+func (e *engine) outdate() {
+	e.fresh, e.freshTx, e.mayAlter = false, false, true
+	e.merger.known = false
 }
 
 // forget drops what was read in a transaction that has been undone, wholly or up to a savepoint.
 func (e *engine) forget() {
 	clear(e.ordinals)
 	e.viewSchema = unknown
-	e.fresh = false
+	e.outdate()
 	if e.readInTx {
 		e.schemaVersion = unknown
 	}
@@ -115,7 +124,14 @@ func (e *engine) forget() {
 
 // enter is called before each statement that the connection's user runs, leave after it.
 func (e *engine) enter(t text) error {
-	e.fresh, e.multi, e.committed = false, t.multi, false
+	e.multi, e.committed = t.multi, false
+	e.fresh = e.freshTx
+	if !t.plain {
+		e.outdate()
+	}
+	if !t.merge {
+		e.merger.known = false
+	}
 	if t.rollback {
 		e.readInTx = true
 		e.forget()
@@ -143,31 +159,36 @@ func (e *engine) refresh() error {
 	if e.fresh && !e.multi {
 		return nil
 	}
-	schema, err := e.pragma(stmtSchemaVersion, "PRAGMA main.schema_version")
-	if err != nil {
-		return err
-	}
-	if schema != e.schemaVersion {
-		if err := e.readSchema(); err != nil {
-			return err
-		}
-		e.schemaVersion, e.readInTx = schema, true
-	}
 	data, err := e.pragma(stmtDataVersion, "PRAGMA main.data_version")
 	if err != nil {
 		return err
+	}
+	// Who else changes the schema commits.
+	if e.mayAlter || e.multi || data != e.dataVersion {
+		schema, err := e.pragma(stmtSchemaVersion, "PRAGMA main.schema_version")
+		if err != nil {
+			return err
+		}
+		if schema != e.schemaVersion {
+			if err := e.readSchema(); err != nil {
+				return err
+			}
+			e.schemaVersion, e.readInTx = schema, true
+		}
 	}
 	if data != e.dataVersion {
 		if err := e.readSiteID(); err != nil {
 			return err
 		}
 		e.dataVersion, e.dbVersion = data, unknown
+		e.merger.known = false
 		clear(e.ordinals)
 	}
 	if e.multi {
 		clear(e.ordinals)
 	}
-	e.fresh = true
+	e.fresh, e.mayAlter = true, false
+	e.freshTx = !e.multi && !e.sqlite.AutoCommit()
 	return nil
 }
 

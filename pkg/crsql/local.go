@@ -52,7 +52,11 @@ func (e *engine) afterInsert(args []any) error {
 			return err
 		}
 	}
-	return e.runLocal(stmtInserted, t, t.all, key, version, e.nextSeq(len(t.cols)))
+	kind := stmtInsertedNew
+	if existed {
+		kind = stmtInserted
+	}
+	return e.runLocal(kind, t, t.all, key, version, e.nextSeq(len(t.cols)))
 }
 
 // afterDelete is crsql_after_delete(table, primary key...).

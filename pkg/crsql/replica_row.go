@@ -157,15 +157,9 @@ func (t *table) rowSQL(marks string) string {
 	from := " FROM " + t.keys() + " AS k"
 	if count(marks) > 0 {
 		sql += "," + t.eachColumn(marks, func(_, col int) string { return "+t." + ident(t.cols[col]) })
-		from += " LEFT JOIN " + t.base() + " AS t ON "
-		for i, pk := range t.pks {
-			if i > 0 {
-				from += " AND "
-			}
-			from += "t." + ident(pk) + " IS k." + ident(pk)
-		}
+		from += " LEFT JOIN " + t.base() + " AS t ON " + equalColumns("t", "k", t.pks)
 	}
-	return sql + from + " WHERE k.__crsql_key = ?1"
+	return sql + from + " WHERE k.__crsql_key = +?1" // bare, SQLite would prepare the statement again for each key
 }
 
 // siteOf returns the site that an ordinal stands for.

@@ -18,9 +18,13 @@ const (
 	stmtFindKey
 	stmtNewKey
 	stmtFindOrNewKey
+	stmtDropKey
 	stmtClocks
+	stmtRowClocks
+	stmtRowState
 	stmtValues
 	stmtInserted
+	stmtInsertedNew
 	stmtUpdated
 	stmtCreated
 	stmtRecreated
@@ -30,6 +34,7 @@ const (
 	stmtBackfill
 	stmtBackfillSentinel
 	stmtMergeClocks
+	stmtMergeClocksNew
 	stmtMergeWrite
 	stmtMergeCreate
 	stmtMergeDelete
@@ -59,15 +64,23 @@ func (t *table) sql(kind statementKind, cols string) string {
 		return "INSERT INTO " + t.keys() + " (" + idents("", t.pks, ",") + ") VALUES (" + marks(len(t.pks)) + ")"
 	case stmtFindOrNewKey: // pk...; no change if the key is there
 		return "INSERT OR IGNORE INTO " + t.keys() + " (" + idents("", t.pks, ",") + ") VALUES (" + marks(len(t.pks)) + ")"
+	case stmtDropKey: // key
+		return "DELETE FROM " + t.keys() + " WHERE __crsql_key = ?"
+	case stmtRowClocks: // pk...; the key and its clocks as one text, see parseVersions
+		return "SELECT __crsql_key, (SELECT " + packedVersions + " FROM " + t.clock() + " WHERE key = __crsql_key) FROM " + t.keys() + " WHERE " + isParams(t.pks)
+	case stmtRowState: // pk...; the same and the row's values, with a 1 before them if there is a row. A bare parameter in a join would
+		// make SQLite prepare the statement again for each value.
+		return "SELECT k.__crsql_key, (SELECT " + packedVersions + " FROM " + t.clock() + " WHERE key = k.__crsql_key), t." + ident(t.pks[0]) + " IS NOT NULL, " +
+			idents("+t.", t.cols, ",") + " FROM " + t.keys() + " AS k LEFT JOIN " + t.base() + " AS t ON " + equalColumns("t", "k", t.pks) +
+			" WHERE " + idents("k.", t.pks, " IS +? AND ") + " IS +?"
 	case stmtClocks: // key
 		return "SELECT col_name, col_version FROM " + t.clock() + " WHERE key = ?"
 	case stmtValues: // pk...; an expression has no declared type, by which mattn would convert
 		return "SELECT " + idents("+", t.cols, ",") + " FROM " + t.base() + " WHERE " + isParams(t.pks)
+	case stmtInsertedNew: // the same for a new key: FAIL, since there is nothing to undo, spares SQLite a journal for the statement
+		return "INSERT OR FAIL INTO " + t.clock() + clockColumns + "VALUES " + t.firstClocks(cols)
 	case stmtInserted: // key, db_version, first seq
-		return "INSERT INTO " + t.clock() + clockColumns + "VALUES " +
-			t.eachColumn(cols, func(i, col int) string {
-				return "(?1," + literal(t.cols[col]) + ",1,?2,0,?3+" + strconv.Itoa(i) + ")"
-			}) + " ON CONFLICT DO UPDATE SET col_version = col_version + 1, " + relocal
+		return "INSERT INTO " + t.clock() + clockColumns + "VALUES " + t.firstClocks(cols) + " ON CONFLICT DO UPDATE SET col_version = col_version + 1, " + relocal
 	case stmtUpdated: // key, db_version, seq; of one column
 		return "INSERT INTO " + t.clock() + clockColumns + "VALUES (?1," + literal(cols) + ",1,?2,0,?3)" +
 			" ON CONFLICT DO UPDATE SET col_version = col_version + 1, " + relocal
@@ -84,14 +97,15 @@ func (t *table) sql(kind statementKind, cols string) string {
 	case stmtSetClock: // key, col_version, db_version, seq; of one column, locally
 		return "INSERT OR REPLACE INTO " + t.clock() + clockColumns + "VALUES (?1," + literal(cols) + ",?2,?3,0,?4)"
 	case stmtBackfill: // key, db_version, first seq
-		return "INSERT OR IGNORE INTO " + t.clock() + clockColumns + "VALUES " +
-			t.eachColumn(cols, func(i, col int) string {
-				return "(?1," + literal(t.cols[col]) + ",1,?2,0,?3+" + strconv.Itoa(i) + ")"
-			})
+		return "INSERT OR IGNORE INTO " + t.clock() + clockColumns + "VALUES " + t.firstClocks(cols)
 	case stmtBackfillSentinel: // key, db_version, seq
 		return "INSERT OR IGNORE INTO " + t.clock() + clockColumns + "VALUES (?1," + sentinel + ",1,?2,0,?3)"
-	case stmtMergeClocks: // key, db_version, and for each column col_version, site, seq
-		return "INSERT OR REPLACE INTO " + t.clock() + clockColumns + "VALUES " +
+	case stmtMergeClocks, stmtMergeClocksNew: // key, db_version, and for each column col_version, site, seq
+		or := "REPLACE"
+		if kind == stmtMergeClocksNew {
+			or = "FAIL" // as in stmtInsertedNew
+		}
+		return "INSERT OR " + or + " INTO " + t.clock() + clockColumns + "VALUES " +
 			t.eachColumn(cols, func(i, col int) string {
 				name := sentinel
 				if col < len(t.cols) {
@@ -121,6 +135,14 @@ func (t *table) sql(kind statementKind, cols string) string {
 		return "UPDATE " + t.clock() + " SET col_version = 0, db_version = ?2 WHERE key = ?1 AND col_name IS NOT " + sentinel
 	}
 	panic("crsql: a statement kind without text")
+}
+
+// firstClocks returns the rows of new clocks for the columns that cols marks: ?1 is the key, ?2 the db_version, ?3 the
+// first seq.
+func (t *table) firstClocks(cols string) string {
+	return t.eachColumn(cols, func(i, col int) string {
+		return "(?1," + literal(t.cols[col]) + ",1,?2,0,?3+" + strconv.Itoa(i) + ")"
+	})
 }
 
 // eachColumn joins what f returns for each column that cols marks: the i-th is the column with index col.
