@@ -344,3 +344,54 @@ func BenchmarkUpdates(b *testing.B) {
 		report(b, seconds[1], seconds[0], benchUpdates, "commits", "plain")
 	}
 }
+
+// fillBench inserts the rows in one transaction: one entry.
+func (n *node) fillBench() {
+	n.t.Helper()
+	n.script(benchTable + "; SELECT crsql_as_crr('t')")
+	n.exec("WITH RECURSIVE i(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM i WHERE n < ?) INSERT INTO t SELECT n, 'row ' || n, n * 7919 % 1000003, n / 3.0, 'some text' FROM i",
+		benchRows-1)
+}
+
+// BenchmarkRead reads all entries as a peer is served them, message by message.
+func BenchmarkRead(b *testing.B) {
+	for b.Loop() {
+		reference := floor(b)
+		n := newNode(b, "from")
+		n.fillBench()
+		changes, messages := 0, 0
+		seconds := timed(func() {
+			for q := all(Position{}); ; {
+				got := n.read(q)
+				messages++
+				for _, e := range got.Entries {
+					changes += len(e.Changes)
+				}
+				if q.After = got.Next; got.End {
+					break
+				}
+			}
+		})
+		if changes != benchRows*benchColumns {
+			b.Fatalf("%d changes", changes)
+		}
+		report(b, seconds, reference, changes, "changes", "floor")
+		b.ReportMetric(float64(messages), "messages")
+	}
+}
+
+// BenchmarkReplicaApply applies the entry as a peer gets it: each message in a transaction that is durable.
+func BenchmarkReplicaApply(b *testing.B) {
+	const perMessage = 4096
+	changes := benchChanges(b)
+	for b.Loop() {
+		reference := floor(b)
+		n := newNode(b, "to")
+		n.script(benchTable + "; SELECT crsql_as_crr('t')")
+		report(b, timed(func() {
+			for start := 0; start < len(changes); start += perMessage {
+				n.apply(Group{Origin: "0123456789abcdef", Version: 1, Changes: changes[start:min(start+perMessage, len(changes))]})
+			}
+		}), reference, len(changes), "changes", "floor")
+	}
+}

@@ -34,6 +34,7 @@ type engine struct {
 	order         []*table          // the CRRs in the order of their creation
 	clockTables   []string          // all clock tables, also those whose table is gone
 	ordinals      map[changeset.SiteID]int64
+	sites         map[int64]changeset.SiteID // by ordinal
 
 	dbVersion    int64 // as of the last commit
 	pending      int64 // that this transaction gives its rows; unknown if it has written none
@@ -106,6 +107,11 @@ func (e *engine) endTransaction() {
 	e.freshTx, e.merger.known = false, false
 }
 
+func (e *engine) forgetSites() {
+	clear(e.ordinals)
+	clear(e.sites)
+}
+
 // outdate makes the next refresh look at everything.
 func (e *engine) outdate() {
 	e.fresh, e.freshTx, e.mayAlter = false, false, true
@@ -114,7 +120,7 @@ func (e *engine) outdate() {
 
 // forget drops what was read in a transaction that has been undone, wholly or up to a savepoint.
 func (e *engine) forget() {
-	clear(e.ordinals)
+	e.forgetSites()
 	e.viewSchema = unknown
 	e.outdate()
 	if e.readInTx {
@@ -182,10 +188,10 @@ func (e *engine) refresh() error {
 		}
 		e.dataVersion, e.dbVersion = data, unknown
 		e.merger.known = false
-		clear(e.ordinals)
+		e.forgetSites()
 	}
 	if e.multi {
-		clear(e.ordinals)
+		e.forgetSites()
 	}
 	e.fresh, e.mayAlter = true, false
 	e.freshTx = !e.multi && !e.sqlite.AutoCommit()

@@ -311,6 +311,7 @@ func (m *rowMerge) merge(run []changeset.Change, offset int) (impacted int64, fa
 	if m.refused(err) || err == nil && len(failed) == len(run) {
 		err = errors.Join(err, m.dropKey())
 	}
+	m.made = false
 	if err != nil {
 		m.known = false
 	}
@@ -355,7 +356,7 @@ func (m *rowMerge) mustFlush(c *changeset.Change, action changeset.Action) bool 
 func (m *rowMerge) compare(c *changeset.Change) (changeset.Action, error) {
 	m.wasTied = true
 	if !m.valued {
-		st, err := m.e.statement(stmtValues, m.t, "")
+		st, err := m.e.statement(stmtValues, m.t, m.t.all)
 		if err != nil {
 			return 0, err
 		}

@@ -76,7 +76,7 @@ func (t *table) sql(kind statementKind, cols string) string {
 	case stmtClocks: // key
 		return "SELECT col_name, col_version FROM " + t.clock() + " WHERE key = ?"
 	case stmtValues: // pk...; an expression has no declared type, by which mattn would convert
-		return "SELECT " + idents("+", t.cols, ",") + " FROM " + t.base() + " WHERE " + isParams(t.pks)
+		return "SELECT " + t.eachColumn(cols, func(_, col int) string { return "+" + ident(t.cols[col]) }) + " FROM " + t.base() + " WHERE " + isParams(t.pks)
 	case stmtInsertedNew: // the same for a new key: FAIL, since there is nothing to undo, spares SQLite a journal for the statement
 		return "INSERT OR FAIL INTO " + t.clock() + clockColumns + "VALUES " + t.firstClocks(cols)
 	case stmtInserted: // key, db_version, first seq
