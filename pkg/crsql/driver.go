@@ -91,7 +91,11 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	if err != nil {
 		return nil, err
 	}
-	return &stmt{SQLiteStmt: inner.(*sqlite3.SQLiteStmt), engine: c.engine, text: t}, nil
+	s := &stmt{SQLiteStmt: inner.(*sqlite3.SQLiteStmt), engine: c.engine, text: t}
+	if t.merge {
+		s.direct = readDirectMerge(query)
+	}
+	return s, nil
 }
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
@@ -118,9 +122,15 @@ type stmt struct {
 	*sqlite3.SQLiteStmt
 	engine *engine
 	text   text
+	direct *directMerge // nil: not one
 }
 
 func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	if s.direct != nil && !s.engine.sqlite.AutoCommit() {
+		if change, ok := s.direct.change(args); ok {
+			return s.engine.mergeDirect(ctx, s.text, change)
+		}
+	}
 	if err := s.engine.enter(s.text); err != nil {
 		return nil, err
 	}

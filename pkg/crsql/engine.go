@@ -54,7 +54,8 @@ type engine struct {
 	readInTx   bool  // the schema was read in this transaction, and a rollback may revert it
 	viewSchema int64 // schemaVersion that crsql_changes was made for
 
-	merger rowMerge // of the row that is being merged; kept for its buffers
+	merger    rowMerge            // of the row that is being merged; kept for its buffers
+	mergeList [1]changeset.Change // what mergeOne merges
 }
 
 // newEngine prepares c for CRRs, creating cr-sqlite's own tables if the database lacks them, and registers the SQL

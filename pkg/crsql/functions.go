@@ -104,14 +104,5 @@ func (e *engine) mergeRow(args []any) (any, error) {
 	if len(args) != 9 {
 		return nil, errors.New("a change has nine columns")
 	}
-	change := changeset.Change{
-		Table: toText(args[0]), PK: toBytes(args[1]), CID: toText(args[2]), Val: fromDriver(args[3]),
-		ColVersion: toInt64(args[4]), DBVersion: toInt64(args[5]), Site: changeset.SiteID(toBytes(args[6])),
-		CL: toInt64(args[7]), Seq: toInt64(args[8]),
-	}
-	if err := e.refresh(); err != nil {
-		return nil, err
-	}
-	_, err := e.merge(change.DBVersion, []changeset.Change{change})
-	return int64(0), err
+	return int64(0), e.mergeOne(changeOfRow(args))
 }

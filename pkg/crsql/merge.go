@@ -64,6 +64,7 @@ type rowMerge struct {
 	sentinelSite changeset.SiteID
 	sentinelSeq  int64
 	impacted     int64 // by what is to be written
+	half         bool  // the row has been written, its clocks not
 
 	values   []changeset.Value // of the row's columns, as stored
 	valued   bool              // values have been read
@@ -148,7 +149,7 @@ func refusable(err error) bool {
 // start makes m ready for changes to the row of t with the packed primary key, or says why there is no such key. It keeps
 // m's buffers, and what m knows of the row if that is the one it is at.
 func (m *rowMerge) start(e *engine, t *table, dbVersion int64, packed []byte) (reason string, err error) {
-	m.e, m.dbVersion = e, dbVersion
+	m.e, m.dbVersion, m.half = e, dbVersion, false
 	if m.known && m.t == t && bytes.Equal(m.packed, packed) {
 		return "", nil
 	}

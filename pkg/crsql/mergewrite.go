@@ -19,9 +19,11 @@ func (m *rowMerge) flush(impacted *int64) error {
 		}
 		return err
 	}
+	m.half = true
 	if err := m.writeClocks(); err != nil {
 		return err
 	}
+	m.half = false
 	*impacted += m.impacted
 	m.clean()
 	m.made = false
