@@ -94,8 +94,12 @@ func (e *engine) merge(dbVersion int64, changes []changeset.Change) (impacted in
 	}
 	before := e.syncBit
 	e.merging, e.mergeAuto, e.syncBit = true, e.sqlite.AutoCommit(), 1
-	defer func() { e.merging, e.syncBit = false, before }()
+	defer func() {
+		e.merging, e.syncBit = false, before
+		e.merger.ahead.reset(nil)
+	}()
 
+	e.merger.ahead.reset(changes)
 	var failed ChangeErrors
 	for start := 0; start < len(changes); {
 		end := start + 1

@@ -49,7 +49,8 @@ type engine struct {
 	multi      bool  // the text holds several statements, so that each may change what refresh looks at
 	committed  bool  // the commit hook has run
 	quiet      bool  // the engine works on its own temporary objects: no commit worth a notice
-	merging    bool  // applyChanges runs
+	merging    bool  // changes are being merged
+	nested     bool  // by a function, inside the statement that calls it
 	mergeAuto  bool  // it runs outside an explicit transaction
 	readInTx   bool  // the schema was read in this transaction, and a rollback may revert it
 	viewSchema int64 // schemaVersion that crsql_changes was made for

@@ -104,5 +104,7 @@ func (e *engine) mergeRow(args []any) (any, error) {
 	if len(args) != 9 {
 		return nil, errors.New("a change has nine columns")
 	}
+	e.nested = true
+	defer func() { e.nested = false }()
 	return int64(0), e.mergeOne(changeOfRow(args))
 }

@@ -53,7 +53,8 @@ type rowMerge struct {
 	pk        []driver.Value
 	known     bool  // the fields below are those of the row as it is stored
 	key       int64 // 0: none yet
-	made      bool  // the key was made for changes of which none has been stored yet
+	fresh     bool  // there was no key before, and nothing has been stored under it
+	made      bool  // and it was made ahead of the decision
 	rowClocks
 
 	// What is to be written, besides the dirty cells.
@@ -66,9 +67,8 @@ type rowMerge struct {
 	impacted     int64 // by what is to be written
 	half         bool  // the row has been written, its clocks not
 
-	values   []changeset.Value // of the row's columns, as stored
-	valued   bool              // values have been read
-	absent   bool              // and there is no row
+	state    rowState          // the row as it was read
+	ahead    ahead             // the rows behind it
 	keyParts []changeset.Value // of packed, parsed
 	cols     []byte            // marks of the dirty columns, and of the sentinel at the end
 	args     []driver.Value
@@ -171,33 +171,36 @@ func (m *rowMerge) start(e *engine, t *table, dbVersion int64, packed []byte) (r
 	return "", nil
 }
 
-// load drops what was to be written, and finds or makes the row's key and reads its clocks, unless they are known.
-func (m *rowMerge) load() error {
+// load drops what was to be written, and finds or makes the row's key and reads its clocks, unless they are known. index
+// is that of the first change to the row.
+func (m *rowMerge) load(index int) error {
 	m.clean()
 	if m.known {
 		return nil
 	}
-	m.cl, m.key, m.made, m.valued = 0, 0, false, false
+	m.cl, m.key, m.fresh, m.made, m.state.valued = 0, 0, false, false, false
 	if n := len(m.t.cols); cap(m.cells) < n {
 		m.cells = make([]cell, n)
 	} else {
 		m.cells = m.cells[:n]
 		clear(m.cells)
 	}
-	if m.wasNew { // to make the key costs no more than to look for it
-		var err error
-		if m.made, err = m.makeKey(); m.made || err != nil {
-			m.known = err == nil
+	// To make a key costs no more than to look for it. Inside a statement it could not be undone: the end of a statement that
+	// fails undoes what was done since some point in it.
+	if m.wasNew && !m.e.nested {
+		made, err := m.makeKey()
+		m.made, m.fresh, m.known = made, made, made
+		if made || err != nil {
 			return err
 		}
 	}
-	found, err := m.read()
-	if err != nil {
+	if err := m.read(index); err != nil {
 		return err
 	}
-	m.wasNew = !found
-	if !found {
-		if m.made, err = m.makeKey(); err != nil {
+	m.wasNew, m.fresh = !m.state.found, !m.state.found
+	if m.state.found {
+		m.key = m.state.key
+		if err := m.parseVersions(m.state.versions); err != nil {
 			return err
 		}
 	}
@@ -218,27 +221,39 @@ func (m *rowMerge) makeKey() (bool, error) {
 	return made, err
 }
 
-// read reads the row's key and clocks, and its values where they are likely to be compared. It returns false if the row
-// has no key.
-func (m *rowMerge) read() (bool, error) {
+// read reads the row's state, with its values where they are likely to be compared.
+func (m *rowMerge) read(index int) error {
+	values := m.wasTied && len(m.t.cols) > 0
+	m.wasTied = false
+	state := m.ahead.take(index)
+	if state == nil {
+		if err := m.readAhead(index, values); err != nil {
+			return err
+		}
+		state = m.ahead.take(index)
+	}
+	if state != nil {
+		m.state, *state = *state, m.state // and its buffer
+		return nil
+	}
 	kind := stmtRowClocks
-	if m.wasTied && len(m.t.cols) > 0 {
+	if values {
 		kind = stmtRowState
 	}
-	m.wasTied = false
 	st, err := m.e.statement(kind, m.t, "")
 	if err != nil {
-		return false, err
+		return err
 	}
 	row, found, err := st.first(m.pk...)
-	if err != nil || !found {
-		return false, err
+	m.state.found = found && err == nil
+	if !m.state.found {
+		return err
 	}
-	m.key = toInt64(row[0])
-	if kind == stmtRowState {
-		m.setValues(row[3:], toInt64(row[2]) == 1)
+	m.state.key, m.state.versions = toInt64(row[1]), toText(row[2])
+	if values {
+		m.state.setValues(row[4:], toInt64(row[3]) == 1)
 	}
-	return true, m.parseVersions(toText(row[1]))
+	return nil
 }
 
 // packedVersions is all col_versions of a row as one text, which parseVersions reads: one row is read faster than many.
@@ -285,7 +300,7 @@ func (m *rowMerge) dropKey() error {
 // merge merges the changes and returns how many rows of crsql_changes were impacted, and the changes that are out of
 // bounds. When the table refuses, the changes since the last flush are not merged and the error is a refusal.
 func (m *rowMerge) merge(run []changeset.Change, offset int) (impacted int64, failed ChangeErrors, err error) {
-	if err := m.load(); err != nil {
+	if err := m.load(offset); err != nil {
 		return 0, nil, err
 	}
 	for i := 0; i < len(run) && err == nil; i++ {
@@ -309,10 +324,13 @@ func (m *rowMerge) merge(run []changeset.Change, offset int) (impacted int64, fa
 		err = m.flush(&impacted)
 	}
 	// A change that loses makes its key known all the same: the stock engine's rule. One that is refused leaves nothing.
-	if m.refused(err) || err == nil && len(failed) == len(run) {
+	switch {
+	case m.refused(err) || err == nil && len(failed) == len(run):
 		err = errors.Join(err, m.dropKey())
+	case err == nil && m.key == 0:
+		m.key, err = m.e.newKey(m.t, m.pk)
 	}
-	m.made = false
+	m.fresh, m.made = false, false
 	if err != nil {
 		m.known = false
 	}
@@ -356,7 +374,7 @@ func (m *rowMerge) mustFlush(c *changeset.Change, action changeset.Action) bool 
 // compare decides a tie of versions: c's value has to be above the stored one. A row that is gone loses.
 func (m *rowMerge) compare(c *changeset.Change) (changeset.Action, error) {
 	m.wasTied = true
-	if !m.valued {
+	if !m.state.valued {
 		st, err := m.e.statement(stmtValues, m.t, m.t.all)
 		if err != nil {
 			return 0, err
@@ -365,22 +383,12 @@ func (m *rowMerge) compare(c *changeset.Change) (changeset.Action, error) {
 		if err != nil {
 			return 0, err
 		}
-		m.setValues(row, found)
+		m.state.setValues(row, found)
 	}
-	if m.absent || changeset.Compare(c.Val, m.values[m.t.column[c.CID]]) > 0 {
+	if m.state.absent || changeset.Compare(c.Val, m.state.values[m.t.column[c.CID]]) > 0 {
 		return changeset.ActionWrite, nil
 	}
 	return changeset.ActionNone, nil
-}
-
-// setValues keeps the values of the row, if there is one.
-func (m *rowMerge) setValues(row []driver.Value, found bool) {
-	m.valued, m.absent, m.values = true, !found, m.values[:0]
-	if found {
-		for _, v := range row {
-			m.values = append(m.values, fromDriver(v))
-		}
-	}
 }
 
 // take notes what action writes.

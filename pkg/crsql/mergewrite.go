@@ -26,8 +26,9 @@ func (m *rowMerge) flush(impacted *int64) error {
 	m.half = false
 	*impacted += m.impacted
 	m.clean()
-	m.made = false
-	m.valued = false // triggers may have changed any of them
+	m.fresh, m.made = false, false
+	m.state.valued = false // triggers may have changed any of them
+	m.ahead.written()
 	return nil
 }
 
@@ -84,7 +85,12 @@ func (m *rowMerge) writeClocks() error {
 	if err != nil {
 		return err
 	}
-	if m.zero && !m.made {
+	if m.key == 0 {
+		if m.key, err = m.e.newKey(m.t, m.pk); err != nil {
+			return err
+		}
+	}
+	if m.zero && !m.fresh {
 		if err := m.e.runLocal(stmtMergeZero, m.t, "", m.key, version); err != nil {
 			return err
 		}
@@ -103,7 +109,7 @@ func (m *rowMerge) writeClocks() error {
 		}
 	}
 	kind := stmtMergeClocks
-	if m.made {
+	if m.fresh {
 		kind = stmtMergeClocksNew
 	}
 	st, err := m.e.statement(kind, m.t, string(m.cols))

@@ -22,6 +22,8 @@ const (
 	stmtClocks
 	stmtRowClocks
 	stmtRowState
+	stmtAheadClocks
+	stmtAheadState
 	stmtValues
 	stmtInserted
 	stmtInsertedNew
@@ -66,13 +68,14 @@ func (t *table) sql(kind statementKind, cols string) string {
 		return "INSERT OR IGNORE INTO " + t.keys() + " (" + idents("", t.pks, ",") + ") VALUES (" + marks(len(t.pks)) + ")"
 	case stmtDropKey: // key
 		return "DELETE FROM " + t.keys() + " WHERE __crsql_key = ?"
-	case stmtRowClocks: // pk...; the key and its clocks as one text, see parseVersions
-		return "SELECT __crsql_key, (SELECT " + packedVersions + " FROM " + t.clock() + " WHERE key = __crsql_key) FROM " + t.keys() + " WHERE " + isParams(t.pks)
-	case stmtRowState: // pk...; the same and the row's values, with a 1 before them if there is a row. A bare parameter in a join would
-		// make SQLite prepare the statement again for each value.
-		return "SELECT k.__crsql_key, (SELECT " + packedVersions + " FROM " + t.clock() + " WHERE key = k.__crsql_key), t." + ident(t.pks[0]) + " IS NOT NULL, " +
-			idents("+t.", t.cols, ",") + " FROM " + t.keys() + " AS k LEFT JOIN " + t.base() + " AS t ON " + equalColumns("t", "k", t.pks) +
-			" WHERE " + idents("k.", t.pks, " IS +? AND ") + " IS +?"
+	case stmtRowClocks: // pk...
+		return t.stateSQL(1, false)
+	case stmtRowState: // pk...
+		return t.stateSQL(1, true)
+	case stmtAheadClocks: // pk... of each row
+		return t.stateSQL(aheadRows, false)
+	case stmtAheadState: // pk... of each row
+		return t.stateSQL(aheadRows, true)
 	case stmtClocks: // key
 		return "SELECT col_name, col_version FROM " + t.clock() + " WHERE key = ?"
 	case stmtValues: // pk...; an expression has no declared type, by which mattn would convert
