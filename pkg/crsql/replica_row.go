@@ -30,26 +30,30 @@ type cellClock struct {
 const sentinelColumn = -1
 
 // parseClocks appends the clocks in a text of clocksText that have the local version l, save those of columns that the
-// table has no more, and returns the version of the sentinel, 0 if there is none.
-func (t *table) parseClocks(clocks []cellClock, packed string, l int64) (_ []cellClock, sentinel int64, err error) {
+// table has no more. It returns how many have that version, and the version of the sentinel, 0 if there is none.
+func (t *table) parseClocks(clocks []cellClock, packed string, l int64) (_ []cellClock, n int, sentinel int64, err error) {
 	for packed != "" {
 		var text string
 		text, packed, _ = strings.Cut(packed, "\x00")
 		c := cellClock{l: l}
 		sign := byte(0)
-		for _, n := range [...]*int64{&c.version, &c.site, &c.seq} {
-			if *n, sign, text, err = cutNumber(text); err != nil {
-				return nil, 0, fmt.Errorf("a clock of table %q is damaged: %w", t.name, err)
+		for _, number := range [...]*int64{&c.version, &c.site, &c.seq} {
+			if *number, sign, text, err = cutNumber(text); err != nil {
+				return nil, 0, 0, fmt.Errorf("a clock of table %q is damaged: %w", t.name, err)
 			}
 		}
 		if text == changeset.SentinelCID {
 			sentinel = c.version
 		}
-		if sign != '!' && c.name(t, text) {
+		if sign == '!' {
+			continue
+		}
+		n++
+		if c.name(t, text) {
 			clocks = append(clocks, c)
 		}
 	}
-	return clocks, sentinel, nil
+	return clocks, n, sentinel, nil
 }
 
 // name sets the column, if the table has it.
@@ -82,18 +86,17 @@ func cutNumber(text string) (n int64, sign byte, rest string, err error) {
 const (
 	rowL = iota
 	rowKey
-	rowAll
 	rowClocksText
 	rowPK
 )
 
-// rowsSQL returns the statement for the rows whose clocks meet a condition, by local version and key: both, whether all
-// columns have a clock there, the clocks there and the sentinel's as one text, the primary key, and the values, if all
-// columns have a clock there. Otherwise they are NULL: a large one is read only if it is asked for. A column in an
-// expression has no declared type, by which mattn would convert its values.
+// rowsSQL returns the statement for the rows whose clocks meet a condition, by local version and key: both, the clocks
+// there and the sentinel's as one text, the primary key, and the values, if there are as many clocks there as columns.
+// Otherwise they are NULL: a large one is read only if it is asked for. A column in an expression has no declared type, by
+// which mattn would convert its values.
 func (t *table) rowsSQL(condition string) string {
 	all := "g.n >= " + strconv.Itoa(len(t.cols))
-	sql := "SELECT g.l, g.key, " + all + ", (SELECT " + clocksText + " FROM " + t.clock() +
+	sql := "SELECT g.l, g.key, (SELECT " + clocksText + " FROM " + t.clock() +
 		" WHERE key = g.key AND (db_version = g.l OR col_name = " + sentinel + ")), " + idents("+k.", t.pks, ",")
 	for _, col := range t.cols {
 		sql += ", CASE WHEN " + all + " THEN t." + ident(col) + " END"
@@ -128,7 +131,7 @@ func (w *walk) take(s *source, changes []changeset.Change) ([]changeset.Change, 
 // fill appends the changes of a row of rowsSQL.
 func (w *walk) fill(t *table, row []driver.Value, changes []changeset.Change) ([]changeset.Change, error) {
 	l, pkValues, values := toInt64(row[rowL]), row[rowPK:rowPK+len(t.pks)], row[rowPK+len(t.pks):]
-	cells, sentinel, err := t.parseClocks(w.cells[:0], toText(row[rowClocksText]), l)
+	cells, n, sentinel, err := t.parseClocks(w.cells[:0], toText(row[rowClocksText]), l)
 	if err != nil {
 		return changes, err
 	}
@@ -138,7 +141,7 @@ func (w *walk) fill(t *table, row []driver.Value, changes []changeset.Change) ([
 			return changes, err
 		}
 	}
-	if toInt64(row[rowAll]) == 0 {
+	if n < len(t.cols) {
 		if values, err = w.values(t, cells, pkValues); err != nil {
 			return changes, err
 		}
