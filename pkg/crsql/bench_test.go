@@ -3,9 +3,14 @@ package crsql
 import (
 	"context"
 	"database/sql/driver"
+	"encoding/json"
 	"fmt"
 	"io"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -325,23 +330,126 @@ func (s *benchStmt) count() int {
 	return n
 }
 
-// BenchmarkUpdates commits one row at a time, beside the same in a table that is no CRR.
+// BenchmarkUpdates commits one row at a time, beside the same in a table that is no CRR, and beside the same with the
+// clock's update written by hand: what the format costs whoever keeps it.
 func BenchmarkUpdates(b *testing.B) {
 	for b.Loop() {
-		seconds := make([]float64, 2)
-		for i, c := range []*benchConn{openBenchPlain(b), openBenchCRR(b)} {
+		plain, hand, crr := openBenchPlain(b), openBenchCRR(b), openBenchCRR(b)
+		for _, c := range []*benchConn{plain, hand, crr} {
 			c.insertRows()
+		}
+		hand.exec("DROP TRIGGER t__crsql_utrig")
+		clock := hand.prepare("UPDATE t__crsql_clock SET col_version = col_version + 1, db_version = ?, seq = 0, site_id = 0 WHERE key = ? AND col_name = 'b'")
+		begin, commit := hand.prepare("BEGIN"), hand.prepare("COMMIT")
+		seconds := make(map[*benchConn]float64)
+		for _, c := range []*benchConn{plain, hand, crr} {
 			update := c.prepare(benchUpdate)
-			seconds[i] = timed(func() {
+			seconds[c] = timed(func() {
 				for n := range int64(benchUpdates) {
-					update.args[0].Value, update.args[1].Value = n, n*4%benchRows
+					row := n * 4 % benchRows
+					if c == hand {
+						begin.run()
+						clock.args[0].Value, clock.args[1].Value = n+2, row+1
+						clock.run()
+					}
+					update.args[0].Value, update.args[1].Value = n, row
 					update.run()
+					if c == hand {
+						commit.run()
+					}
 				}
 			})
 			update.close()
+		}
+		for _, s := range []*benchStmt{clock, begin, commit} {
+			s.close()
+		}
+		report(b, seconds[crr], seconds[plain], benchUpdates, "commits", "plain")
+		b.ReportMetric(seconds[crr]/seconds[hand], "x_by_hand")
+		b.ReportMetric(seconds[hand]/seconds[plain], "by_hand_x_plain")
+		for _, c := range []*benchConn{plain, hand, crr} {
 			c.close()
 		}
-		report(b, seconds[1], seconds[0], benchUpdates, "commits", "plain")
+	}
+}
+
+// BenchmarkGrowth measures one change in a database of 10 million clocks beside one of 100 thousand: a local commit, a
+// merge that is committed, and a look for what is new. Each is the median of many, at rows in no order.
+func BenchmarkGrowth(b *testing.B) {
+	for b.Loop() {
+		small, large := oneChange(b, 25_000), oneChange(b, 2_500_000)
+		for i, name := range []string{"commit", "merge", "read"} {
+			b.ReportMetric(large[i]/small[i], name+"_x_small")
+			b.ReportMetric(large[i]*1e6, name+"_us")
+		}
+		b.ReportMetric(0, "ns/op")
+	}
+}
+
+func oneChange(b *testing.B, rows int64) [3]float64 {
+	const times = 1001
+	c := openBenchCRR(b)
+	defer c.close()
+	c.exec("SELECT crsql_internal_sync_bit(1)")
+	for _, sql := range []string{
+		"WITH RECURSIVE i(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM i WHERE n < %d) INSERT INTO t SELECT n, 'row ' || n, n, n / 3.0, 'some text' FROM i",
+		"INSERT INTO t__crsql_pks(__crsql_key, id) SELECT id + 1, id FROM t",
+		"INSERT INTO t__crsql_clock" + clockColumns + "SELECT t.id + 1, c.column1, 1, t.id / 100, 0, t.id %% %d FROM t CROSS JOIN (VALUES ('a'), ('b'), ('c'), ('d')) AS c",
+	} {
+		if strings.Contains(sql, "%d") {
+			sql = fmt.Sprintf(sql, rows-1)
+		}
+		c.exec(sql)
+	}
+	c.exec("SELECT crsql_internal_sync_bit(0)")
+	c.exec("PRAGMA wal_checkpoint(TRUNCATE)")
+	update, read := c.prepare(benchUpdate), c.prepare("SELECT * FROM crsql_changes WHERE db_version > ?")
+	defer update.close()
+	defer read.close()
+	var times3 [3][]float64
+	for i := range int64(times) {
+		row := i * 7919 * 104729 % rows
+		times3[0] = append(times3[0], timed(func() {
+			update.args[0].Value, update.args[1].Value = -1-i, row
+			update.run()
+		}))
+		other := []changeset.Change{{Table: "t", PK: packedInt(b, (row+rows/2)%rows), CID: "a", Val: changeset.Integer(i), ColVersion: 2 + i, CL: 1, Site: "0123456789abcdef"}}
+		times3[1] = append(times3[1], c.apply(other))
+		version, err := c.engine().currentVersion()
+		if err != nil {
+			b.Fatal(err)
+		}
+		read.args[0].Value = version - 1
+		n := 0
+		times3[2] = append(times3[2], timed(func() { n = read.count() }))
+		if n != 1 {
+			b.Fatalf("%d changes", n)
+		}
+	}
+	var medians [3]float64
+	for i, list := range times3 {
+		slices.Sort(list)
+		medians[i] = list[len(list)/2]
+	}
+	return medians
+}
+
+// BenchmarkWasm runs the original's wasm in Node, without Asyncify and in memory.
+func BenchmarkWasm(b *testing.B) {
+	for b.Loop() {
+		reference := floor(b)
+		out, err := exec.CommandContext(b.Context(), "node", filepath.Join("testdata", "oracle", "speed.mjs"), nodeModules(b), strconv.Itoa(benchRows)).Output()
+		if err != nil {
+			b.Fatal(err)
+		}
+		var seconds map[string]float64
+		if err := json.Unmarshal(out, &seconds); err != nil {
+			b.Fatal(err)
+		}
+		for name, s := range seconds {
+			b.ReportMetric(s/reference, name+"_x_floor")
+		}
+		b.ReportMetric(0, "ns/op")
 	}
 }
 

@@ -28,6 +28,7 @@ const (
 	stmtInserted
 	stmtInsertedNew
 	stmtUpdated
+	stmtUpdatedOne
 	stmtCreated
 	stmtRecreated
 	stmtDeleted
@@ -87,6 +88,9 @@ func (t *table) sql(kind statementKind, cols string) string {
 	case stmtUpdated: // key, db_version, seq; of one column
 		return "INSERT INTO " + t.clock() + clockColumns + "VALUES (?1," + literal(cols) + ",1,?2,0,?3)" +
 			" ON CONFLICT DO UPDATE SET col_version = col_version + 1, " + relocal
+	case stmtUpdatedOne: // db_version, seq, pk...; the same without the key, if it and the column's clock are there
+		return "UPDATE " + t.clock() + " SET col_version = col_version + 1, db_version = ?, seq = ?, site_id = 0 WHERE key = (SELECT __crsql_key FROM " +
+			t.keys() + " WHERE " + isParams(t.pks) + ") AND col_name = " + literal(cols)
 	case stmtCreated: // key, db_version, seq
 		return "INSERT INTO " + t.clock() + clockColumns + "VALUES (?1," + sentinel + ",1,?2,0,?3)" +
 			" ON CONFLICT DO UPDATE SET col_version = " + nextOdd + ", " + relocal
