@@ -75,13 +75,22 @@ func (e *engine) alter(savepoint string, f func() error) error {
 		e.fresh = false
 		err = e.ensureView()
 	}
+	undo := error(nil)
 	if err != nil {
-		undo := e.exec("ROLLBACK TO " + savepoint)
+		undo = e.exec("ROLLBACK TO " + savepoint)
 		e.readInTx = true
 		e.forget()
-		err = errors.Join(err, undo)
 	}
-	return errors.Join(err, e.exec("RELEASE "+savepoint))
+	if undo == nil {
+		undo = e.exec("RELEASE " + savepoint)
+	}
+	if undo != nil {
+		e.undo = append(e.undo, savepoint)
+		if err == nil {
+			err = undo
+		}
+	}
+	return err
 }
 
 func dropTriggersSQL(name string) []string {

@@ -159,6 +159,9 @@ func isNameByte(c byte) bool {
 
 // oneStatement returns the only statement of sql.
 func oneStatement(sql string) (sqlStatement, error) {
+	if len(sql) > MaxStatement {
+		return sqlStatement{}, overLimit("the SQL statement", len(sql), MaxStatement)
+	}
 	s := newSQLScanner(sql)
 	st, ok, err := s.next()
 	if err != nil {
@@ -184,8 +187,30 @@ func (s *sqlStatement) refused() string {
 		return "VACUUM is not allowed here: it cannot run in a transaction; run it with sqlite3 while the peer is stopped"
 	case "PRAGMA":
 		return "PRAGMA is not allowed here: the connection's settings are the program's"
+	case "CREATE":
+		if s.temporary() {
+			return "temporary tables, views and triggers are not allowed here: they would stay on the connection that all writes share"
+		}
 	}
 	return ""
+}
+
+// temporary reports whether a CREATE makes something temporary.
+func (s *sqlStatement) temporary() bool {
+	scanner := newSQLScanner(s.sql)
+	name := "" // the token before
+	for {
+		kind, text, err := scanner.significant()
+		switch {
+		case err != nil || text == "(":
+			return false
+		case text == ".": // the first is behind the schema's name
+			return strings.EqualFold(unquote(name), "temp")
+		case kind == tokenWord && (strings.EqualFold(text, "TEMP") || strings.EqualFold(text, "TEMPORARY")) && strings.EqualFold(name, "CREATE"):
+			return true
+		}
+		name = text
+	}
 }
 
 // readOnlyPragmas are those that a query may use: they describe the schema.
