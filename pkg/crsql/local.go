@@ -21,7 +21,7 @@ func (e *engine) localTable(args []any) (*table, error) {
 	name := toText(args[0])
 	t := e.tables[name]
 	if t == nil {
-		return nil, fmt.Errorf("the table %q is no CRR: call SELECT crsql_as_crr(%s) first", name, literal(name))
+		return nil, fmt.Errorf("the table %s is no CRR: call SELECT crsql_as_crr with its name first", nameText(name))
 	}
 	return t, nil
 }
@@ -34,6 +34,9 @@ func (e *engine) afterInsert(args []any) error {
 	}
 	pk, err := t.partition(args[1:], len(t.pks))
 	if err != nil {
+		return err
+	}
+	if err := checkKey(pk); err != nil {
 		return err
 	}
 	version, err := e.nextVersion(0)
@@ -65,6 +68,9 @@ func (e *engine) afterDelete(args []any) error {
 	if err != nil {
 		return err
 	}
+	if err := checkNotNull(pk); err != nil {
+		return err
+	}
 	version, err := e.nextVersion(0)
 	if err != nil {
 		return err
@@ -91,6 +97,15 @@ func (e *engine) afterUpdate(args []any) error {
 		return err
 	}
 	newPK, oldPK, newCols, oldCols := values[:keys], values[keys:2*keys], values[2*keys:2*keys+cols], values[2*keys+cols:]
+	if err := checkNotNull(values[:2*keys]); err != nil {
+		return err
+	}
+	moved := !slices.EqualFunc(newPK, oldPK, same)
+	if moved {
+		if err := checkKey(newPK); err != nil {
+			return err
+		}
+	}
 	version, err := e.nextVersion(0)
 	if err != nil {
 		return err
@@ -99,7 +114,7 @@ func (e *engine) afterUpdate(args []any) error {
 	if err != nil {
 		return err
 	}
-	if !slices.EqualFunc(newPK, oldPK, same) {
+	if moved {
 		return e.moveRow(t, key, oldPK, newCols, oldCols, version)
 	}
 	for i, name := range t.cols {

@@ -86,6 +86,9 @@ func (e *engine) mergeRun(dbVersion int64, run []changeset.Change, offset int) (
 	if t == nil {
 		return 0, refuseAll(run, offset, "the table is not a CRR of this database", nil), nil
 	}
+	if n := len(run[0].PK); n > MaxKey {
+		return 0, refuseAll(run, offset, fmt.Sprintf("its primary key has %d bytes, more than %d", n, MaxKey), nil), nil
+	}
 	pk, err := changeset.ParsePacked(run[0].PK)
 	if err != nil {
 		return 0, refuseAll(run, offset, "its primary key is damaged", err), nil
@@ -124,7 +127,7 @@ func (e *engine) mergeRun(dbVersion int64, run []changeset.Change, offset int) (
 }
 
 func refuse(c *changeset.Change, index int, reason string, err error) *ChangeError {
-	return &ChangeError{Index: index, Table: c.Table, CID: c.CID, Reason: reason, Err: err}
+	return &ChangeError{Index: index, Table: c.Table, PK: c.PK, CID: c.CID, Reason: reason, Err: err}
 }
 
 func refuseAll(run []changeset.Change, offset int, reason string, err error) ChangeErrors {

@@ -16,8 +16,13 @@ import (
 // refuses it, is parked: kept and passed on under the group's local version, and tried again by ReplayParked. That is
 // an effect, unless the same cell is parked already as it is or with a later change.
 //
+// A request beyond the package's bounds is refused whole, with an ErrLimit.
+//
 // Apply blocks as DB.Write does. It is not announced by Commits.
 func (r *Replica) Apply(ctx context.Context, q ApplyRequest) (ApplyResult, error) {
+	if err := q.check(); err != nil {
+		return ApplyResult{}, err
+	}
 	result := ApplyResult{
 		Ls: make([]int64, len(q.Groups)), Changed: make([]int64, len(q.Groups)), Parked: make([]int, len(q.Groups)),
 	}

@@ -3,6 +3,7 @@ package crsql
 import (
 	"context"
 	"errors"
+	"math"
 
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 )
@@ -17,7 +18,11 @@ const (
 // reading connections are in use. It returns soon after ctx ends.
 func (r *Replica) Read(ctx context.Context, q ReadRequest) (ReadResult, error) {
 	var result ReadResult
-	err := r.settled(ctx, func(s *session, v versions) (err error) {
+	q, err := q.bounded()
+	if err != nil {
+		return ReadResult{}, err
+	}
+	err = r.settled(ctx, func(s *session, v versions) (err error) {
 		result = ReadResult{Next: q.After, Heads: v.heads()}
 		w, err := r.openWalk(s.engine, q.After)
 		if err != nil {
@@ -73,7 +78,7 @@ func (r *reader) only() error {
 			continue
 		}
 		if next, ok := r.walk.entry(); ok && next < l {
-			if err := r.walk.seek(Position{L: l, Seq: EntryStart}); err != nil {
+			if err := r.walk.seek(Position{L: max(l, math.MinInt64+1), Seq: EntryStart}); err != nil {
 				return err
 			}
 		}
