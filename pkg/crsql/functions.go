@@ -35,7 +35,7 @@ func (e *engine) register() error {
 		"crsql_rows_impacted":         func() int64 { return e.rowsImpacted },
 		"crsql_internal_sync_bit": func(args ...any) int64 {
 			if len(args) == 1 {
-				e.syncBit = toInt64(args[0])
+				e.syncBit = int64(int32(toInt64(args[0]))) // as wide as the original's
 			}
 			return e.syncBit
 		},

@@ -43,7 +43,9 @@ func overLimit(what string, n, limit int) error {
 }
 
 // limit sets SQLite's limits on a connection of a DB.
-func (s *session) limit() { s.conn.sqlite.SetLimit(sqlite3.SQLITE_LIMIT_LENGTH, MaxValue+recordReserve) }
+func (s *session) limit() {
+	s.conn.sqlite.SetLimit(sqlite3.SQLITE_LIMIT_LENGTH, MaxValue+recordReserve)
+}
 
 // checkArgs refuses arguments whose length mattn would not pass on as it is.
 func checkArgs(args []driver.NamedValue) error {
