@@ -10,7 +10,7 @@ import (
 // asCRR is crsql_as_crr([schema,] table): it makes an ordinary table a CRR. Doing it again changes nothing.
 func (e *engine) asCRR(args []any) (any, error) {
 	if len(args) == 2 && !strings.EqualFold(toText(args[0]), "main") {
-		return nil, fmt.Errorf("only tables of the main database can be CRRs, not those of %q", toText(args[0]))
+		return nil, fmt.Errorf("only tables of the main database can be CRRs, not those of %s", nameText(toText(args[0])))
 	}
 	if len(args) != 1 && len(args) != 2 {
 		return nil, errors.New("give the name of the table, or \"main\" and the name")

@@ -16,21 +16,21 @@ func (e *engine) eligible(name string) (string, error) {
 		return "", err
 	}
 	if len(rows) == 0 {
-		return "", fmt.Errorf("there is no table %q: create it first", name)
+		return "", fmt.Errorf("there is no table %s: create it first", nameText(name))
 	}
 	name = toText(rows[0][0])
 	sql := toText(rows[0][2])
 	lower := strings.ToLower(name)
 	switch {
 	case toText(rows[0][1]) == "view":
-		return "", fmt.Errorf("%q is a view: only tables can be CRRs", name)
+		return "", fmt.Errorf("%s is a view: only tables can be CRRs", nameText(name))
 	case strings.HasPrefix(lower, "crsql_") || strings.HasPrefix(lower, "sqlite_") ||
 		strings.HasSuffix(lower, clockSuffix) || strings.HasSuffix(lower, pksSuffix):
-		return "", fmt.Errorf("the name %q belongs to the system: give the table another", name)
+		return "", fmt.Errorf("the name %s belongs to the system: give the table another", nameText(name))
 	case strings.HasPrefix(strings.ToUpper(sql), "CREATE VIRTUAL"):
-		return "", fmt.Errorf("%q is a virtual table, which cannot have triggers: only ordinary tables can be CRRs", name)
+		return "", fmt.Errorf("%s is a virtual table, which cannot have triggers: only ordinary tables can be CRRs", nameText(name))
 	case hasKeyword(sql, "AUTOINCREMENT"):
-		return "", fmt.Errorf("the table %q has an AUTOINCREMENT key, which two databases would give to different rows: use a key that names the row everywhere, such as a UUID", name)
+		return "", fmt.Errorf("the table %s has an AUTOINCREMENT key, which two databases would give to different rows: use a key that names the row everywhere, such as a UUID", nameText(name))
 	}
 	checks := []struct{ sql, reason string }{
 		{`SELECT 1 FROM pragma_index_list(?, 'main') WHERE "unique" = 1 AND origin <> 'pk'`,
@@ -52,7 +52,7 @@ func (e *engine) eligible(name string) (string, error) {
 			return "", err
 		}
 		if len(rows) > 0 {
-			return "", fmt.Errorf("the table %q %s", name, check.reason)
+			return "", fmt.Errorf("the table %s %s", nameText(name), check.reason)
 		}
 	}
 	t, err := e.readTable(name)
@@ -60,7 +60,7 @@ func (e *engine) eligible(name string) (string, error) {
 		return "", err
 	}
 	if len(t.pks) > changeset.MaxPackedValues {
-		return "", fmt.Errorf("the primary key of %q has more than %d columns", name, changeset.MaxPackedValues)
+		return "", fmt.Errorf("the primary key of %s has more than %d columns", nameText(name), changeset.MaxPackedValues)
 	}
 	// Its trigger passes the new and the old value of each column to crsql_after_update.
 	if most := (e.sqlite.GetLimit(sqlite3.SQLITE_LIMIT_FUNCTION_ARG) - 1) / 2; len(t.pks)+len(t.cols) > most {

@@ -177,8 +177,8 @@ func (e *engine) moveRow(t *table, key int64, oldPK, newCols, oldCols []driver.V
 // partition returns the arguments of a trigger's call as values to bind, and checks their number.
 func (t *table) partition(args []any, want int) ([]driver.Value, error) {
 	if len(args) != want {
-		return nil, fmt.Errorf("the triggers of %q do not fit its columns any more (%d values, not %d): the table was altered without crsql_begin_alter",
-			t.name, len(args), want)
+		return nil, fmt.Errorf("the triggers of %s do not fit its columns any more (%d values, not %d): the table was altered without crsql_begin_alter",
+			nameText(t.name), len(args), want)
 	}
 	values := make([]driver.Value, want)
 	for i, arg := range args {
