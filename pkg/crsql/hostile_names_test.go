@@ -113,7 +113,7 @@ func TestNamesOfNothing(t *testing.T) {
 				t.Errorf("the name %.20q %s: %.1000v", name, what, err)
 			}
 		}
-		if _, err := d.try("SELECT crsql_as_table(?)", name); err != nil && strings.Contains(err.Error(), "internal") {
+		if _, err := d.try("SELECT crsql_as_table(?)", name); err != nil && strings.Contains(err.Error(), "internal error") {
 			t.Errorf("the name %.20q for crsql_as_table: %v", name, err)
 		}
 	}

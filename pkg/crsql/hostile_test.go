@@ -23,9 +23,9 @@ func (n *neighbour) unharmed(after string) {
 	if bit := n.d.int("SELECT crsql_internal_sync_bit()"); bit != 0 {
 		t.Fatalf("after %s the triggers are off", after)
 	}
-	n.d.run("UPDATE neighbour SET n = n + 1")
+	n.d.run("UPDATE neighbour SET n = n + 1 WHERE id = 1")
 	n.version++
-	if got := n.d.int("SELECT col_version FROM crsql_changes WHERE \"table\" = 'neighbour'"); got != n.version {
+	if got := n.d.int("SELECT col_version FROM crsql_changes WHERE \"table\" = 'neighbour' AND pk = x'010901'"); got != n.version {
 		t.Fatalf("after %s the neighbour's cell has version %d, not %d", after, got, n.version)
 	}
 	for _, row := range n.d.run("SELECT name FROM sqlite_master WHERE name LIKE '%__crsql_clock'") {
