@@ -34,6 +34,8 @@ func TestHostileStatements(t *testing.T) {
 		"CREATE TABLE temp.note(id)", `CREATE TABLE "temp".note(id)`, "CREATE TABLE [TEMP] . note(id)", "CREATE VIEW IF NOT EXISTS temp.note AS SELECT 1", "CREATE TABLE temp.note AS SELECT 1",
 		"CREATE TRIGGER temp.x AFTER INSERT ON main.note BEGIN SELECT 1; END", "CREATE VIRTUAL TABLE temp.note USING fts5(a)", "CREATE UNIQUE INDEX temp.i ON note(id)",
 		"PRAGMA writable_schema=1", "PRAGMA query_only=1", "ATTACH ':memory:' AS x", "DETACH main", "VACUUM INTO '/tmp/x'", "BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT s", "RELEASE s",
+		"\ufeffPRAGMA query_only=1", "\ufeffCOMMIT", "/**/\ufeff\ufeff BEGIN", "EXPLAIN PRAGMA query_only=1", "EXPLAIN QUERY PLAN PRAGMA recursive_triggers=1", "explain attach ':memory:' AS x",
+		"EXPLAIN CREATE TEMP TABLE note(id)",
 		"DELETE FROM note\x00 WHERE id = 5", "\x00", "", ";", "-- nothing", "SELECT 1; SELECT 2", "SELECT 'open", "SELECT load_extension('/tmp/x')", "NONSENSE",
 		"INSERT OR ROLLBACK INTO note VALUES (1, 'again', NULL, NULL)", "UPDATE note SET id = NULL", "SELECT crsql_as_crr('nowhere')", "SELECT crsql_as_table()",
 	}
@@ -46,7 +48,7 @@ func TestHostileStatements(t *testing.T) {
 	for _, sql := range []string{
 		"SELECT crsql_internal_sync_bit(1)", "SELECT crsql_finalize()", "SELECT crsql_increment_and_get_seq()", "SELECT * FROM crsql_changes",
 		"CREATE TABLE temp1(a); ", "DROP TABLE temp1", "CREATE VIEW tempting AS SELECT 1 AS temp", "DROP VIEW crsql_changes", "DROP VIEW tempting",
-		"SELECT * FROM crsql_changes", "CREATE INDEX main.i ON note(title)",
+		"\ufeffSELECT 1", "EXPLAIN CREATE TRIGGER x AFTER INSERT ON note BEGIN SELECT 1; END", "EXPLAIN DELETE FROM note", "SELECT * FROM crsql_changes", "CREATE INDEX main.i ON note(title)",
 	} {
 		if _, err := n.db.Exec(ctx, sql); err != nil {
 			t.Errorf("%q: %v", sql, err)
@@ -54,7 +56,7 @@ func TestHostileStatements(t *testing.T) {
 		n.whole(sql)
 	}
 	for _, sql := range []string{
-		"DELETE FROM note", "WITH x AS (SELECT 1) DELETE FROM note", "PRAGMA journal_mode=DELETE", "PRAGMA main.query_only=0", "BEGIN", "CREATE TEMP TABLE t(a)", "DELETE FROM note\x00",
+		"DELETE FROM note", "WITH x AS (SELECT 1) DELETE FROM note", "PRAGMA journal_mode=DELETE", "PRAGMA main.query_only=0", "BEGIN", "CREATE TEMP TABLE t(a)", "DELETE FROM note\x00", "EXPLAIN PRAGMA query_only=0", "\ufeffPRAGMA query_only=0",
 		"INSERT INTO note VALUES (2, 'x', NULL, NULL) RETURNING id", "EXPLAIN", "SELECT 1; SELECT 2", "SELECT crsql_as_crr('note2')",
 		"SELECT crsql_after_insert('note', 77)", "VALUES (crsql_next_db_version(9223372036854775807))",
 	} {
@@ -62,6 +64,9 @@ func TestHostileStatements(t *testing.T) {
 			t.Errorf("%q is a query", sql)
 		}
 		n.whole(sql)
+	}
+	if got := n.query("EXPLAIN QUERY PLAN DELETE FROM note"); len(got) == 0 {
+		t.Error("a plan is no query")
 	}
 	for range DefaultReaders + 1 {
 		if got := n.query("SELECT count(*) FROM temp.sqlite_master WHERE name NOT LIKE 'crsql_changes%'"); got[0] != "0 " {

@@ -159,7 +159,7 @@ func (s *session) checkedQuery(ctx context.Context, sql string, args []changeset
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, prepared.Close()) }()
-	if !prepared.Readonly() { // such as WITH ... DELETE
+	if !prepared.Readonly() && !st.explain { // such as WITH ... DELETE
 		return nil, errors.New("a query reads: run a statement that writes as a write")
 	}
 	rows, bytes := 0, 0
