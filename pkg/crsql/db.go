@@ -221,6 +221,9 @@ func (db *DB) transact(ctx context.Context, f func(*session) error) (err error) 
 	if s.conn.sqlite.AutoCommit() {
 		return errors.New("a statement has rolled the transaction back: nothing was written")
 	}
+	if err := s.engine.checkAlters(); err != nil {
+		return err
+	}
 	if err := db.seal(s); err != nil {
 		return err
 	}

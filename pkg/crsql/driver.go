@@ -202,6 +202,7 @@ func (t *tx) Rollback() error {
 // comment or a string: then it does a little work for nothing.
 type text struct {
 	changes  bool // names crsql_changes
+	alters   bool // may alter a table
 	rollback bool // may undo a part of a transaction, of which SQLite tells nobody
 	multi    bool // may hold several statements
 }
@@ -210,6 +211,8 @@ func readText(query string) text {
 	var t text
 	for i := 0; i < len(query); i++ {
 		switch query[i] {
+		case 'a', 'A':
+			t.alters = t.alters || hasFold(query[i:], "alter") && !hasFold(query[max(i-1, 0):], "_alter")
 		case 'c', 'C':
 			t.changes = t.changes || hasFold(query[i:], "crsql_changes")
 		case 'r', 'R':

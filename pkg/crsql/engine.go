@@ -51,6 +51,10 @@ type engine struct {
 	readInTx   bool  // the schema was read in this transaction, and a rollback may revert it
 	viewSchema int64 // schemaVersion that crsql_changes was made for
 
+	altering   []string      // the tables whose crsql_begin_alter this transaction holds, in order
+	unfinished []string      // savepoints that could not be undone while their statement ran
+	migrated   MigrateReport // of the last crsql_automigrate
+
 	merger rowMerge // of the row that is being merged; kept for its buffers
 }
 
@@ -100,7 +104,7 @@ func (e *engine) rollbackHook() {
 }
 
 func (e *engine) endTransaction() {
-	e.pending, e.seq, e.rowsImpacted, e.readInTx = unknown, 0, 0, false
+	e.pending, e.seq, e.rowsImpacted, e.readInTx, e.altering = unknown, 0, 0, false, nil
 }
 
 // forget drops what was read in a transaction that has been undone, wholly or up to a savepoint.
@@ -120,6 +124,11 @@ func (e *engine) enter(t text) error {
 		e.readInTx = true
 		e.forget()
 	}
+	if t.alters {
+		if err := e.dropView(); err != nil {
+			return err
+		}
+	}
 	if t.changes {
 		return e.ensureView()
 	}
@@ -129,6 +138,9 @@ func (e *engine) enter(t text) error {
 func (e *engine) leave(t text, err error) {
 	if err != nil || t.rollback {
 		e.forget()
+	}
+	if e.unfinished != nil {
+		e.finishUndo()
 	}
 	if e.committed {
 		e.committed = false
