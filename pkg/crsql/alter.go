@@ -58,9 +58,9 @@ func (e *engine) commitAlter(args []any) (any, error) {
 	undone, undo := e.undoAlter(name)
 	switch {
 	case undo != nil:
-		return nil, errors.Join(fmt.Errorf("the table %q cannot be a CRR as it is now: %w; ROLLBACK the transaction", name, err), undo)
+		return nil, errors.Join(fmt.Errorf("%w; ROLLBACK the transaction, the alteration of %q could not be undone", err, name), undo)
 	case undone:
-		return nil, fmt.Errorf("the table %q is again what it was at crsql_begin_alter: %w", name, err)
+		return nil, fmt.Errorf("%w; all since crsql_begin_alter(%s) has been undone, what the transaction did before stands", err, literal(name))
 	}
 	return nil, fmt.Errorf("there is no alteration of %q to commit, it was not begun or has been rolled back: call SELECT crsql_begin_alter(%s) first",
 		name, literal(name))

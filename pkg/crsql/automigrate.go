@@ -93,7 +93,7 @@ func (e *engine) changeTable(c *tableChange) error {
 	}
 	for i, col := range c.addColumns {
 		if err := e.exec("ALTER TABLE main." + ident(c.name) + " ADD COLUMN " + c.definitions[i]); err != nil {
-			return fmt.Errorf("add the column %q to %q: %w; give it a constant default, or %s", col, c.name, err, e.remake(c))
+			return fmt.Errorf("add the column %q to %q: %w; give it a constant default, or %s", col, c.name, err, c.remake())
 		}
 		e.migrated.ColumnsAdded = append(e.migrated.ColumnsAdded, c.name+"."+col)
 	}

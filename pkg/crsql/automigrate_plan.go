@@ -2,7 +2,6 @@ package crsql
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -44,7 +43,7 @@ func (e *engine) planMigration(w *wantedSchema) (*migration, error) {
 			m.drop = append(m.drop, schemaObject{kind: "table", name: t.name})
 			continue
 		}
-		change, err := e.planTable(have, w, t, wanted)
+		change, err := planTable(have, w, t, wanted)
 		if err != nil {
 			return nil, err
 		}
@@ -54,14 +53,10 @@ func (e *engine) planMigration(w *wantedSchema) (*migration, error) {
 	return m, nil
 }
 
-func (e *engine) planTable(have *schemaShape, w *wantedSchema, t, wanted *tableShape) (tableChange, error) {
-	c := tableChange{name: t.name}
+func planTable(have *schemaShape, w *wantedSchema, t, wanted *tableShape) (tableChange, error) {
+	c := tableChange{name: t.name, crr: have.isCRR(t.name)}
 	refuse := func(what string) (tableChange, error) {
-		return c, fmt.Errorf("the table %q %s; a migration cannot change that: %s", t.name, what, e.remake(&c))
-	}
-	var err error
-	if c.crr, err = e.hasTriggers(t.name); err != nil {
-		return c, err
+		return c, fmt.Errorf("the table %q %s; a migration cannot change that: %s", t.name, what, c.remake())
 	}
 	key := strings.ToLower(t.name)
 	switch {
@@ -96,21 +91,18 @@ func (e *engine) planTable(have *schemaShape, w *wantedSchema, t, wanted *tableS
 		c.addColumns = append(c.addColumns, col.name)
 		c.definitions = append(c.definitions, col.definition(wanted.definitions[strings.ToLower(col.name)]))
 	}
-	for _, o := range have.objects {
-		if o.kind != "index" || !strings.EqualFold(o.table, t.name) {
-			continue
-		}
-		if other, ok := w.shape.objects[o.key()]; !ok || !sameSQL(o.sql, other.sql) {
+	for _, index := range have.indexes[key] {
+		o := have.objects[index]
+		if other, ok := w.shape.objects[index]; !ok || !sameSQL(o.sql, other.sql) {
 			c.dropIndexes = append(c.dropIndexes, o.name)
 		}
 	}
-	slices.Sort(c.dropIndexes)
 	c.unorder = have.ordered(t.name) && (len(c.dropColumns) > 0 || len(c.addColumns) > 0 || !w.orders[key])
 	return c, nil
 }
 
 // remake says how to change what ALTER TABLE cannot.
-func (e *engine) remake(c *tableChange) string {
+func (c *tableChange) remake() string {
 	if c.crr {
 		return fmt.Sprintf("copy its rows to a new table of that name between SELECT crsql_begin_alter(%s) and SELECT crsql_commit_alter(%s)",
 			literal(c.name), literal(c.name))
@@ -197,6 +189,13 @@ func (t *tableShape) ignored(wanted *tableShape) []string {
 		list = append(list, fmt.Sprintf("the constraints of the table %q are written differently in the schema", t.name))
 	}
 	return list
+}
+
+// isCRR reports whether the table has the triggers of a CRR.
+func (s *schemaShape) isCRR(table string) bool {
+	trigger := schemaObject{kind: "trigger", name: table + "__crsql_itrig"}
+	_, ok := s.objects[trigger.key()]
+	return ok
 }
 
 // ordered reports whether crsql_fract_as_ordered has been called for the table.

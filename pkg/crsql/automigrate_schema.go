@@ -13,10 +13,10 @@ import (
 // Bounds of a schema that crsql_automigrate and DB.Migrate take.
 const (
 	MaxSchemaBytes      = 1 << 20
-	MaxSchemaStatements = 10_000
+	MaxSchemaStatements = 4096
 
 	privatePageSize = 512     // of the private database, in bytes: each table and index takes a page
-	privatePages    = 1 << 16 // 32 MiB
+	privatePages    = 1 << 14 // 8 MiB
 )
 
 // A wantedSchema is what the text of a schema asks for.
@@ -67,20 +67,27 @@ func readWanted(text string) (*wantedSchema, error) {
 
 func (w *wantedSchema) read(db *privateDB, text string) error {
 	scanner := newSQLScanner(text)
+	var statements []sqlStatement
 	for {
 		st, ok, err := scanner.next()
-		if err != nil || !ok {
+		if err != nil {
 			return err
 		}
-		if len(w.steps) == MaxSchemaStatements {
+		if !ok {
+			break
+		}
+		if statements = append(statements, st); len(statements) > MaxSchemaStatements {
 			return fmt.Errorf("the schema has more than %d statements", MaxSchemaStatements)
 		}
-		step, err := w.readStatement(db, &st)
-		if err != nil {
-			return fmt.Errorf("line %d of the schema: %w", st.line, err)
-		}
-		w.steps = append(w.steps, step...)
 	}
+	for i := range statements {
+		steps, err := w.readStatement(db, &statements[i])
+		if err != nil {
+			return fmt.Errorf("line %d of the schema: %w", statements[i].line, err)
+		}
+		w.steps = append(w.steps, steps...)
+	}
+	return nil
 }
 
 func (w *wantedSchema) readStatement(db *privateDB, st *sqlStatement) ([]schemaStep, error) {

@@ -11,6 +11,7 @@ import (
 // A schemaShape is what a migration compares: the objects of a database that a schema may describe.
 type schemaShape struct {
 	objects map[string]schemaObject // by key
+	indexes map[string][]string     // keys of the indexes of a table, by its name in lower case
 	order   []string                // of tables, in lower case, in the order of their creation
 	tables  map[string]*tableShape  // by name in lower case
 }
@@ -50,11 +51,15 @@ func readShape(c *sqlite3.SQLiteConn) (*schemaShape, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &schemaShape{objects: make(map[string]schemaObject), tables: make(map[string]*tableShape)}
+	s := &schemaShape{objects: make(map[string]schemaObject), indexes: make(map[string][]string), tables: make(map[string]*tableShape)}
 	virtual := virtualTables(rows)
 	for _, row := range rows {
 		o := readObject(row)
 		s.objects[o.key()] = o
+		if o.kind == "index" {
+			table := strings.ToLower(o.table)
+			s.indexes[table] = append(s.indexes[table], o.key())
+		}
 		if o.kind != "table" || reserved(o.name) || ofVirtual(o.name, virtual) {
 			continue
 		}

@@ -157,7 +157,7 @@ func (s *shape) rename(from, to string) {
 // remake copies the table into one with another primary key, as far as the rows have one.
 func (d *differential) remake(p *pair, s *shape, op schemaOp) {
 	remade := s.copy()
-	remade.keys, remade.indexes = op.keys, nil
+	remade.keys, remade.indexes = slices.Clone(op.keys), nil
 	for i := range remade.columns {
 		c := &remade.columns[i]
 		if slices.Contains(op.keys, c.name) && !strings.Contains(c.def, "NOT NULL") {
@@ -306,6 +306,18 @@ func (d *differential) readClocks(p *pair, s *shape) map[clockKey]clockRow {
 // settle checks how the clocks that crsql_commit_alter has written differ, and gives theirs the ones of ours. before are
 // those that were there, or nil if all have been made anew.
 func (d *differential) settle(p *pair, s *shape, before map[clockKey]clockRow) {
+	next := int64(unknown)
+	for key, clock := range d.readClocks(p, s) {
+		if old, known := before[key]; known && old.pk == clock.pk {
+			continue
+		}
+		if next == unknown {
+			next = p.ours.int("SELECT crsql_next_db_version()")
+		}
+		if clock.dbVersion != next {
+			d.fail("%s: the new clock %+v is not of the next version, %d", p.name, clock, next)
+		}
+	}
 	current := d.tell(p, oracleStep{SQL: "SELECT crsql_db_version()"})[0][0].Int64()
 	d.adopt(p, s, func(ours, theirs clockRow, next int64) string {
 		old, known := before[clockKey{ours.key, ours.col}]
