@@ -234,7 +234,7 @@ func (d *differential) alterOne(p *pair, i int, ops []schemaOp, commit bool) {
 	switch {
 	case failed: // theirs has rolled all back, ours up to crsql_begin_alter
 		p.ours.run("ROLLBACK")
-	case !slices.Equal(before[i].keys, s.keys):
+	case !slices.Equal(slices.Sorted(slices.Values(before[i].keys)), slices.Sorted(slices.Values(s.keys))):
 		clocks = nil // all are new
 		fallthrough
 	default:
