@@ -24,7 +24,11 @@ func (e *engine) beginAlter(args []any) (any, error) {
 	if err := e.savepoint(alterSavepoint); err != nil {
 		return nil, err
 	}
-	if err := e.dropTriggers(name); err != nil {
+	err = e.dropTriggers(name)
+	if err == nil && !e.changes { // the same text may go on with ALTER TABLE
+		err = e.dropView()
+	}
+	if err != nil {
 		return nil, errors.Join(err, e.undo(alterSavepoint))
 	}
 	e.fresh = false

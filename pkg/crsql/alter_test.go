@@ -448,9 +448,14 @@ func TestChangesAllowAlter(t *testing.T) {
 	count(2)
 	d.run("SELECT crsql_commit_alter('t')")
 	count(1)
+	// Several statements in one text.
+	d.run("CREATE TABLE u(id INTEGER PRIMARY KEY NOT NULL, a, b); SELECT crsql_as_crr('u'); INSERT INTO u VALUES (1, 1, 1);" +
+		"SELECT crsql_begin_alter('t'); ALTER TABLE t ADD COLUMN d; SELECT crsql_commit_alter('t');" +
+		"SELECT crsql_begin_alter('u'); ALTER TABLE u DROP COLUMN b; SELECT crsql_commit_alter('u'); INSERT INTO t VALUES (2, 2, 2, 2)")
+	count(5)
 	d.run("DROP TABLE t")
 	d.run("ALTER TABLE plain DROP COLUMN b")
-	count(0)
+	count(1)
 }
 
 // Another connection follows, and one that reads meanwhile has the old schema until the end.

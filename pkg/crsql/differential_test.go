@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"sort"
 	"strconv"
@@ -17,6 +18,9 @@ import (
 
 // How many random scripts TestDifferential runs unless CRMESH_SCRIPTS says otherwise.
 const defaultScripts = 300
+
+// maxWorkers bounds the processes of the stock engine.
+const maxWorkers = 8
 
 // A pair is one database in both engines, with the same site id.
 type pair struct {
@@ -35,9 +39,9 @@ type differential struct {
 	script []string
 }
 
+// TestDifferential runs random scripts here and in the stock engine, in as many processes as there are processors.
 func TestDifferential(t *testing.T) {
 	t.Setenv("CRMESH_ORACLE", "sync")
-	o := startOracle(t)
 	scripts := defaultScripts
 	if s := os.Getenv("CRMESH_SCRIPTS"); s != "" {
 		var err error
@@ -48,13 +52,20 @@ func TestDifferential(t *testing.T) {
 	if testing.Short() {
 		scripts /= 10
 	}
+	workers := min(runtime.GOMAXPROCS(0), maxWorkers)
 	checks := flag.Lookup("rapid.checks")
 	before := checks.Value.String()
-	if err := flag.Set("rapid.checks", strconv.Itoa(scripts)); err != nil {
+	if err := flag.Set("rapid.checks", strconv.Itoa((scripts+workers-1)/workers)); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = flag.Set("rapid.checks", before) }()
-	rapid.Check(t, func(rt *rapid.T) { runScript(t, rt, o) })
+	t.Cleanup(func() { _ = flag.Set("rapid.checks", before) })
+	for i := range workers {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			t.Parallel()
+			o := startOracle(t)
+			rapid.Check(t, func(rt *rapid.T) { runScript(t, rt, o) })
+		})
+	}
 }
 
 func runScript(t *testing.T, rt *rapid.T, o *oracle) {

@@ -212,7 +212,7 @@ func readText(query string) text {
 	for i := 0; i < len(query); i++ {
 		switch query[i] {
 		case 'a', 'A':
-			t.alters = t.alters || hasFold(query[i:], "alter") && !hasFold(query[max(i-1, 0):], "_alter")
+			t.alters = t.alters || hasFold(query[i:], "alter") && (i == 0 || !isNameByte(query[i-1])) && (i+5 == len(query) || !isNameByte(query[i+5]))
 		case 'c', 'C':
 			t.changes = t.changes || hasFold(query[i:], "crsql_changes")
 		case 'r', 'R':

@@ -44,6 +44,7 @@ type engine struct {
 	// State of the statement that runs.
 	fresh      bool  // refresh has been done
 	multi      bool  // the text holds several statements, so that each may change what refresh looks at
+	changes    bool  // the text names crsql_changes
 	committed  bool  // the commit hook has run
 	quiet      bool  // the engine works on its own temporary objects: no commit worth a notice
 	merging    bool  // applyChanges runs
@@ -119,7 +120,7 @@ func (e *engine) forget() {
 
 // enter is called before each statement that the connection's user runs, leave after it.
 func (e *engine) enter(t text) error {
-	e.fresh, e.multi, e.committed = false, t.multi, false
+	e.fresh, e.multi, e.changes, e.committed = false, t.multi, t.changes, false
 	if t.rollback {
 		e.readInTx = true
 		e.forget()
