@@ -17,8 +17,10 @@ func (e *engine) ensureView() error {
 	if e.viewSchema == e.schemaVersion {
 		return nil
 	}
+	if err := e.dropView(); err != nil {
+		return err
+	}
 	err := e.temporarily(
-		"DROP VIEW IF EXISTS temp.crsql_changes",
 		e.viewSQL(),
 		`CREATE TEMP TRIGGER crsql_changes_insert INSTEAD OF INSERT ON crsql_changes BEGIN SELECT `+mergeFunction+
 			`(NEW."table", NEW.pk, NEW.cid, NEW.val, NEW.col_version, NEW.db_version, NEW.site_id, NEW.cl, NEW.seq); END`,
@@ -33,7 +35,11 @@ func (e *engine) ensureView() error {
 // what it names.
 func (e *engine) dropView() error {
 	e.viewSchema = unknown
-	return e.temporarily("DROP VIEW IF EXISTS temp.crsql_changes")
+	there, err := e.query("SELECT 1 FROM sqlite_temp_master WHERE type = 'view' AND name = 'crsql_changes'")
+	if err != nil || len(there) == 0 {
+		return err
+	}
+	return e.temporarily("DROP VIEW temp.crsql_changes")
 }
 
 // temporarily runs statements on temporary objects. They are no writes to the database: they are allowed where those are
