@@ -17,7 +17,34 @@ func (e *engine) ensureView() error {
 	if e.viewSchema == e.schemaVersion {
 		return nil
 	}
-	// Temporary objects are no writes to the database: they are allowed where those are forbidden, and not announced.
+	if err := e.dropView(); err != nil {
+		return err
+	}
+	err := e.temporarily(
+		e.viewSQL(),
+		`CREATE TEMP TRIGGER crsql_changes_insert INSTEAD OF INSERT ON crsql_changes BEGIN SELECT `+mergeFunction+
+			`(NEW."table", NEW.pk, NEW.cid, NEW.val, NEW.col_version, NEW.db_version, NEW.site_id, NEW.cl, NEW.seq); END`,
+	)
+	if err == nil {
+		e.viewSchema = e.schemaVersion
+	}
+	return err
+}
+
+// dropView makes crsql_changes forget the tables. SQLite refuses to alter any table while a view would be left without
+// what it names.
+func (e *engine) dropView() error {
+	e.viewSchema = unknown
+	there, err := e.query("SELECT 1 FROM sqlite_temp_master WHERE type = 'view' AND name = 'crsql_changes'")
+	if err != nil || len(there) == 0 {
+		return err
+	}
+	return e.temporarily("DROP VIEW temp.crsql_changes")
+}
+
+// temporarily runs statements on temporary objects. They are no writes to the database: they are allowed where those are
+// forbidden, and not announced.
+func (e *engine) temporarily(statements ...string) error {
 	readOnly, err := e.query("PRAGMA query_only")
 	if err != nil {
 		return err
@@ -31,17 +58,11 @@ func (e *engine) ensureView() error {
 	quiet := e.quiet
 	e.quiet = true
 	defer func() { e.quiet = quiet }()
-	for _, sql := range []string{
-		"DROP VIEW IF EXISTS temp.crsql_changes",
-		e.viewSQL(),
-		`CREATE TEMP TRIGGER crsql_changes_insert INSTEAD OF INSERT ON crsql_changes BEGIN SELECT ` + mergeFunction +
-			`(NEW."table", NEW.pk, NEW.cid, NEW.val, NEW.col_version, NEW.db_version, NEW.site_id, NEW.cl, NEW.seq); END`,
-	} {
+	for _, sql := range statements {
 		if err := e.exec(sql); err != nil {
 			return err
 		}
 	}
-	e.viewSchema = e.schemaVersion
 	return nil
 }
 
