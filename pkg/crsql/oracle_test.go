@@ -22,6 +22,7 @@ type oracle struct {
 	t   testing.TB
 	in  io.WriteCloser
 	out *bufio.Reader
+	cmd *exec.Cmd
 }
 
 type oracleStep struct {
@@ -36,6 +37,18 @@ type answer struct {
 }
 
 func startOracle(t testing.TB) *oracle {
+	t.Helper()
+	o := startMortalOracle(t)
+	t.Cleanup(func() {
+		if err := o.end(); err != nil {
+			t.Errorf("the reference engine: %v", err)
+		}
+	})
+	return o
+}
+
+// startMortalOracle starts an oracle that the test may kill by what it asks. The caller ends it.
+func startMortalOracle(t testing.TB) *oracle {
 	t.Helper()
 	modules, err := filepath.Abs("../../web/node_modules")
 	if err != nil {
@@ -57,37 +70,62 @@ func startOracle(t testing.TB) *oracle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	cmd.ExtraFiles = startFileLocks(t)
+	err = cmd.Start()
+	for _, f := range cmd.ExtraFiles {
+		_ = f.Close() // it is the child's now
+	}
+	if err != nil {
 		t.Fatalf("node, version 20 or later, is needed: %v", err)
 	}
-	t.Cleanup(func() {
-		if err := errors.Join(in.Close(), cmd.Wait()); err != nil {
-			t.Errorf("the reference engine: %v", err)
-		}
-	})
-	return &oracle{t: t, in: in, out: bufio.NewReader(out)}
+	return &oracle{t: t, in: in, out: bufio.NewReader(out), cmd: cmd}
+}
+
+// end makes the oracle end, and returns how it did.
+func (o *oracle) end() error { return errors.Join(o.in.Close(), o.cmd.Wait()) }
+
+// open opens the file at path as the named database.
+func (o *oracle) open(db, path string) error {
+	o.t.Helper()
+	_, err := o.request(map[string]any{"db": db, "file": path})
+	return err
 }
 
 // ask runs the statements on the named database.
 func (o *oracle) ask(db string, closing bool, steps ...oracleStep) []answer {
-	line, err := json.Marshal(map[string]any{"db": db, "run": steps, "close": closing})
+	answers, err := o.request(map[string]any{"db": db, "run": steps, "close": closing})
 	if err != nil {
 		o.t.Fatal(err)
 	}
+	return answers
+}
+
+// errOracleDied is returned when the process of the reference engine has ended.
+var errOracleDied = errors.New("the reference engine has ended")
+
+func (o *oracle) request(request map[string]any) ([]answer, error) {
+	line, err := json.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
 	if _, err := o.in.Write(append(line, '\n')); err != nil {
-		o.t.Fatal(err)
+		return nil, fmt.Errorf("%w: %w", errOracleDied, err)
 	}
 	if line, err = o.out.ReadBytes('\n'); err != nil {
-		o.t.Fatalf("the reference engine has ended: %v", err)
+		return nil, fmt.Errorf("%w: %w", errOracleDied, err)
 	}
 	var response struct {
 		Results []struct {
 			Rows  [][]json.RawMessage
 			Error string
 		}
+		Error string
 	}
 	if err := json.Unmarshal(line, &response); err != nil {
-		o.t.Fatal(err)
+		return nil, err
+	}
+	if response.Error != "" {
+		return nil, errors.New(response.Error)
 	}
 	answers := make([]answer, len(response.Results))
 	for i, result := range response.Results {
@@ -99,13 +137,13 @@ func (o *oracle) ask(db string, closing bool, steps ...oracleStep) []answer {
 			values := make([]changeset.Value, len(row))
 			for j, cell := range row {
 				if values[j], err = decodeTyped(cell); err != nil {
-					o.t.Fatal(err)
+					return nil, err
 				}
 			}
 			answers[i].rows = append(answers[i].rows, values)
 		}
 	}
-	return answers
+	return answers, nil
 }
 
 // encodeTyped and decodeTyped convert a value to and from the JSON that testdata and the oracle use.
