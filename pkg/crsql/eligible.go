@@ -25,6 +25,8 @@ func (e *engine) eligible(name string) (string, error) {
 	case strings.HasPrefix(lower, "crsql_") || strings.HasPrefix(lower, "sqlite_") ||
 		strings.HasSuffix(lower, clockSuffix) || strings.HasSuffix(lower, pksSuffix):
 		return "", fmt.Errorf("the name %q belongs to the system: give the table another", name)
+	case strings.Contains(name, "'"):
+		return "", fmt.Errorf("the name %q holds a ', and no other cr-sqlite could use the database any more: give the table another", name)
 	case strings.HasPrefix(strings.ToUpper(sql), "CREATE VIRTUAL"):
 		return "", fmt.Errorf("%q is a virtual table, which cannot have triggers: only ordinary tables can be CRRs", name)
 	case hasKeyword(sql, "AUTOINCREMENT"):
