@@ -42,6 +42,12 @@ export class FileVFS {
     this.#paths.set(name, path);
   }
 
+  // abandon closes what SQLite leaves open when it fails to open a database.
+  abandon(name) {
+    const path = this.#paths.get(name);
+    for (const [id, file] of this.#open) if (file.path === path) this.xClose(id);
+  }
+
   #path(name) {
     const [, base, suffix] = /^(.*?)(-journal|-wal)?$/.exec(name);
     return this.#paths.get(base) + (suffix ?? "");

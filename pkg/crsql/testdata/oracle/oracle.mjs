@@ -85,6 +85,7 @@ async function open(name, file) {
     if (file) files.add(name, file);
     databases.set(name, await sqlite.open_v2(file ? name : ":memory:", undefined, file && files.name));
   } catch (error) {
+    files.abandon(name);
     return { error: `SQLite's code ${error.code}: ${error.message}` };
   }
 }
