@@ -104,12 +104,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 }
 
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	t := readText(query)
-	if err := c.engine.enter(t); err != nil {
-		return nil, err
-	}
-	inner, err := c.sqlite.QueryContext(ctx, query, args)
-	return wrapRows(inner, err, c.engine, t)
+	return openRows(c.engine, readText(query), func() (driver.Rows, error) { return c.sqlite.QueryContext(ctx, query, args) })
 }
 
 // A stmt is mattn's statement, with the engine told of each run.
@@ -129,11 +124,7 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 }
 
 func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
-	if err := s.engine.enter(s.text); err != nil {
-		return nil, err
-	}
-	inner, err := s.SQLiteStmt.QueryContext(ctx, args)
-	return wrapRows(inner, err, s.engine, s.text)
+	return openRows(s.engine, s.text, func() (driver.Rows, error) { return s.SQLiteStmt.QueryContext(ctx, args) })
 }
 
 // Exec is ExecContext for callers older than contexts; database/sql is none of them.
@@ -162,12 +153,36 @@ type rows struct {
 	closed bool
 }
 
-func wrapRows(inner driver.Rows, err error, e *engine, t text) (driver.Rows, error) {
-	if err != nil {
-		e.leave(t, err)
-		return nil, err
+// maxAgain bounds how often a query of crsql_changes starts anew because others change the schema.
+const maxAgain = 20
+
+// openRows runs a query up to its first row. Outside a transaction another connection may add a table between the making
+// of crsql_changes and that row, which is of a later moment then: the query runs again, or its reader would note a
+// version and never ask for the table's changes up to there.
+func openRows(e *engine, t text, query func() (driver.Rows, error)) (driver.Rows, error) {
+	for range maxAgain {
+		if err := e.enter(t); err != nil {
+			return nil, err
+		}
+		opened, err := query()
+		if err != nil {
+			e.leave(t, err)
+			return nil, err
+		}
+		r := &rows{SQLiteRows: opened.(*sqlite3.SQLiteRows), engine: e, text: t}
+		if !t.changes || !t.selects || t.multi || !e.sqlite.AutoCommit() {
+			return r, nil
+		}
+		// The first row holds its moment. Where there is none, the schema was the same if it is the same now.
+		schema, err := e.pragma(stmtSchemaVersion, schemaVersionSQL)
+		if err == nil && schema == e.viewSchema {
+			return r, nil
+		}
+		if err := errors.Join(err, r.Close()); err != nil {
+			return nil, err
+		}
 	}
-	return &rows{SQLiteRows: inner.(*sqlite3.SQLiteRows), engine: e, text: t}, nil
+	return nil, errors.New("others change the schema without pause: read crsql_changes in a transaction")
 }
 
 func (r *rows) Close() error {
@@ -204,10 +219,11 @@ type text struct {
 	changes  bool // names crsql_changes
 	rollback bool // may undo a part of a transaction, of which SQLite tells nobody
 	multi    bool // may hold several statements
+	selects  bool // begins with SELECT
 }
 
 func readText(query string) text {
-	var t text
+	t := text{selects: hasFold(strings.TrimSpace(query), "select")}
 	for i := 0; i < len(query); i++ {
 		switch query[i] {
 		case 'c', 'C':

@@ -120,9 +120,14 @@ func (e *engine) enter(t text) error {
 		e.readInTx = true
 		e.forget()
 	}
-	if t.changes {
-		return e.ensureView()
+	if !t.changes {
+		return nil
 	}
+	if err := e.ensureView(); err != nil {
+		return err
+	}
+	// Outside a transaction, another connection may commit before the statement begins: it looks again.
+	e.fresh = e.fresh && !e.sqlite.AutoCommit()
 	return nil
 }
 
@@ -138,21 +143,15 @@ func (e *engine) leave(t text, err error) {
 	}
 }
 
+const schemaVersionSQL = "PRAGMA main.schema_version"
+
 // refresh brings what the engine knows of the database up to date, at most once a statement.
 func (e *engine) refresh() error {
 	if e.fresh && !e.multi {
 		return nil
 	}
-	schema, err := e.pragma(stmtSchemaVersion, "PRAGMA main.schema_version")
-	if err != nil {
-		return err
-	}
-	if schema != e.schemaVersion {
-		if err := e.readSchema(); err != nil {
-			return err
-		}
-		e.schemaVersion, e.readInTx = schema, true
-	}
+	// First whether others have committed: what they commit between these two is found the next time. The other way
+	// round, the version would be that of tables from before, and nothing would tell.
 	data, err := e.pragma(stmtDataVersion, "PRAGMA main.data_version")
 	if err != nil {
 		return err
@@ -163,6 +162,16 @@ func (e *engine) refresh() error {
 		}
 		e.dataVersion, e.dbVersion = data, unknown
 		clear(e.ordinals)
+	}
+	schema, err := e.pragma(stmtSchemaVersion, schemaVersionSQL)
+	if err != nil {
+		return err
+	}
+	if schema != e.schemaVersion {
+		if err := e.readSchema(); err != nil {
+			return err
+		}
+		e.schemaVersion, e.readInTx = schema, true
 	}
 	if e.multi {
 		clear(e.ordinals)
