@@ -92,8 +92,8 @@ func (e *engine) rollbackHook() {
 	if e.committed { // the commit failed after its hook
 		e.dbVersion, e.committed = unknown, false
 	}
+	e.forget() // first: it asks what the transaction has read
 	e.endTransaction()
-	e.forget()
 	if e.onRollback != nil {
 		e.onRollback()
 	}
