@@ -67,6 +67,16 @@ func (e *engine) asTable(args []any) (any, error) {
 		if len(rows) > 0 {
 			name = toText(rows[0][0])
 		}
+		clocks, err := e.query("SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE", name+clockSuffix)
+		if err != nil {
+			return err
+		}
+		if len(clocks) > 0 {
+			if err := e.keepVersion(); err != nil {
+				return err
+			}
+			e.stmts.release()
+		}
 		for _, sql := range append(dropTriggersSQL(name),
 			"DROP TABLE IF EXISTS main."+ident(name+clockSuffix),
 			"DROP TABLE IF EXISTS main."+ident(name+pksSuffix),

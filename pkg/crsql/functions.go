@@ -28,6 +28,7 @@ func (e *engine) register() error {
 			if len(args) == 1 {
 				atLeast = toInt64(args[0])
 			}
+			e.unsure = true
 			return number(e.nextVersion(atLeast))
 		}),
 		"crsql_get_seq":               func() int64 { return e.seq },
@@ -110,6 +111,10 @@ func (e *engine) mergeRow(args []any) (any, error) {
 	if err := e.refresh(); err != nil {
 		return nil, err
 	}
-	_, err := e.merge(change.DBVersion, []changeset.Change{change})
+	version := change.DBVersion
+	if version <= changeset.MaxVersion { // beyond that it is refused
+		version = min(version, maxRaise)
+	}
+	_, err := e.merge(version, []changeset.Change{change})
 	return int64(0), err
 }

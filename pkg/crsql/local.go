@@ -91,15 +91,19 @@ func (e *engine) afterUpdate(args []any) error {
 		return err
 	}
 	newPK, oldPK, newCols, oldCols := values[:keys], values[keys:2*keys], values[2*keys:2*keys+cols], values[2*keys+cols:]
-	version, err := e.nextVersion(0)
-	if err != nil {
-		return err
-	}
 	key, err := e.findKey(t, newPK, true)
 	if err != nil {
 		return err
 	}
-	if !slices.EqualFunc(newPK, oldPK, same) {
+	moved := !slices.EqualFunc(newPK, oldPK, same)
+	if !moved && slices.EqualFunc(newCols, oldCols, same) {
+		return nil // an update that changes nothing is no version
+	}
+	version, err := e.nextVersion(0)
+	if err != nil {
+		return err
+	}
+	if moved {
 		return e.moveRow(t, key, oldPK, newCols, oldCols, version)
 	}
 	for i, name := range t.cols {
