@@ -7,6 +7,8 @@ import (
 	"pgregory.net/rapid"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
@@ -37,20 +39,28 @@ func oursOn(t testing.TB, d *testDB) *engineDB {
 	}}
 }
 
-// openTheirs opens path with the original, under the name in the oracle, which no other open database has.
-func openTheirs(t testing.TB, o *oracle, name, path string) *engineDB {
+// openTheirs opens path, a file or :memory:, with the original. The test closes it, or its end does.
+func openTheirs(t testing.TB, path string) *engineDB {
 	t.Helper()
-	if path != ":memory:" {
-		if err := o.open(name, path); err != nil {
-			t.Fatalf("%s: %v", path, err)
-		}
+	d, err := tryTheirs(t, sharedOracle(t), path)
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
 	}
-	return theirs(t, o, name)
+	return d
 }
 
-// theirs is the database that is, or will be, open in the oracle under the name.
-func theirs(t testing.TB, o *oracle, name string) *engineDB {
-	return &engineDB{t: t, name: "theirs", close: func() { o.ask(name, true) }, try: func(sql string, args ...any) ([][]changeset.Value, error) {
+// tryTheirs is openTheirs for a path that the original may not open, in an oracle of choice.
+func tryTheirs(t testing.TB, o *oracle, path string) (*engineDB, error) {
+	t.Helper()
+	name := fmt.Sprint("db", theirNames.Add(1))
+	if path != ":memory:" {
+		if err := o.open(name, path); err != nil {
+			return nil, err
+		}
+	}
+	var closing sync.Once
+	d := &engineDB{t: t, name: "theirs", close: func() { closing.Do(func() { o.ask(name, true) }) }}
+	d.try = func(sql string, args ...any) ([][]changeset.Value, error) {
 		step := oracleStep{SQL: sql}
 		for _, v := range values(args...) {
 			step.Args = append(step.Args, encodeTyped(v))
@@ -60,8 +70,13 @@ func theirs(t testing.TB, o *oracle, name string) *engineDB {
 			return nil, err
 		}
 		return answers[0].rows, answers[0].err
-	}}
+	}
+	t.Cleanup(d.close)
+	return d, nil
 }
+
+// theirNames numbers the databases in oracles.
+var theirNames atomic.Int64
 
 func (d *engineDB) run(sql string, args ...any) [][]changeset.Value {
 	d.t.Helper()
@@ -170,11 +185,10 @@ type twins struct {
 	ours, theirs *engineDB
 }
 
-func newTwins(t testing.TB, o *oracle, name string) *twins {
+func newTwins(t testing.TB) *twins {
 	t.Helper()
 	d := openTest(t, ":memory:")
-	w := &twins{t: t, ours: oursOn(t, d), theirs: openTheirs(t, o, name, ":memory:")}
-	t.Cleanup(w.theirs.close)
+	w := &twins{t: t, ours: oursOn(t, d), theirs: openTheirs(t, ":memory:")}
 	site := w.theirs.run("SELECT crsql_site_id()")[0][0]
 	w.ours.run("UPDATE crsql_site_id SET site_id = ? WHERE ordinal = 0", site)
 	d.engine.dataVersion = unknown // the site id is read again

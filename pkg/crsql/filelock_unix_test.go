@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,9 +18,9 @@ import (
 
 func init() { children["filelocks"] = fileLocks }
 
-// startFileLocks starts that process. It returns the files through which the oracle asks it, and gets answers. The process
-// ends when the oracle has closed them.
-func startFileLocks(t testing.TB) []*os.File {
+// startFileLocks starts that process, and gives the oracle's, which is not started yet, the files through which it asks
+// and gets answers. The process ends when the oracle has.
+func startFileLocks(t testing.TB, oracle *exec.Cmd) *exec.Cmd {
 	t.Helper()
 	locks := child(t, "filelocks")
 	locks.Stderr = os.Stderr
@@ -36,12 +37,8 @@ func startFileLocks(t testing.TB) []*os.File {
 		t.Fatal(err)
 	}
 	_, _ = requests.Close(), answers.Close() // they are the child's now
-	t.Cleanup(func() {
-		if err := locks.Wait(); err != nil {
-			t.Errorf("the process that locks files: %v", err)
-		}
-	})
-	return []*os.File{ask, answer}
+	oracle.ExtraFiles = []*os.File{ask, answer}
+	return locks
 }
 
 // fileLocks answers requests until there are no more. A request is a line, its answer one letter, y or n:

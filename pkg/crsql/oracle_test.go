@@ -22,7 +22,6 @@ type oracle struct {
 	t   testing.TB
 	in  io.WriteCloser
 	out *bufio.Reader
-	cmd *exec.Cmd
 }
 
 type oracleStep struct {
@@ -36,19 +35,37 @@ type answer struct {
 	err  error
 }
 
+// startOracle starts an oracle of the test's own.
 func startOracle(t testing.TB) *oracle {
 	t.Helper()
-	o := startMortalOracle(t)
+	o, end := launchOracle(t)
 	t.Cleanup(func() {
-		if err := o.end(); err != nil {
+		if err := end(); err != nil {
 			t.Errorf("the reference engine: %v", err)
 		}
 	})
 	return o
 }
 
-// startMortalOracle starts an oracle that the test may kill by what it asks. The caller ends it.
-func startMortalOracle(t testing.TB) *oracle {
+// The oracle that tests share, which takes a while to start; see sharedOracle.
+var shared struct {
+	oracle *oracle
+	end    func() error
+}
+
+// sharedOracle returns the oracle that all tests share, one after the other, for databases that they close.
+func sharedOracle(t testing.TB) *oracle {
+	t.Helper()
+	if shared.oracle == nil {
+		shared.oracle, shared.end = launchOracle(t)
+	}
+	o := *shared.oracle
+	o.t = t
+	return &o
+}
+
+// launchOracle starts an oracle. The caller ends it.
+func launchOracle(t testing.TB) (o *oracle, end func() error) {
 	t.Helper()
 	modules, err := filepath.Abs("../../web/node_modules")
 	if err != nil {
@@ -70,7 +87,7 @@ func startMortalOracle(t testing.TB) *oracle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd.ExtraFiles = startFileLocks(t)
+	locks := startFileLocks(t, cmd)
 	err = cmd.Start()
 	for _, f := range cmd.ExtraFiles {
 		_ = f.Close() // it is the child's now
@@ -78,11 +95,10 @@ func startMortalOracle(t testing.TB) *oracle {
 	if err != nil {
 		t.Fatalf("node, version 20 or later, is needed: %v", err)
 	}
-	return &oracle{t: t, in: in, out: bufio.NewReader(out), cmd: cmd}
+	return &oracle{t: t, in: in, out: bufio.NewReader(out)}, func() error {
+		return errors.Join(in.Close(), cmd.Wait(), locks.Wait())
+	}
 }
-
-// end makes the oracle end, and returns how it did.
-func (o *oracle) end() error { return errors.Join(o.in.Close(), o.cmd.Wait()) }
 
 // open opens the file at path as the named database.
 func (o *oracle) open(db, path string) error {
@@ -100,19 +116,16 @@ func (o *oracle) ask(db string, closing bool, steps ...oracleStep) []answer {
 	return answers
 }
 
-// errOracleDied is returned when the process of the reference engine has ended.
-var errOracleDied = errors.New("the reference engine has ended")
-
 func (o *oracle) request(request map[string]any) ([]answer, error) {
 	line, err := json.Marshal(request)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := o.in.Write(append(line, '\n')); err != nil {
-		return nil, fmt.Errorf("%w: %w", errOracleDied, err)
+		return nil, fmt.Errorf("the reference engine has ended: %w", err)
 	}
 	if line, err = o.out.ReadBytes('\n'); err != nil {
-		return nil, fmt.Errorf("%w: %w", errOracleDied, err)
+		return nil, fmt.Errorf("the reference engine has ended: %w", err)
 	}
 	var response struct {
 		Results []struct {

@@ -65,10 +65,8 @@ func (p *pace) finish(i int) {
 // acknowledged is lost, no two transactions get one version, and neither works with what the other has made obsolete:
 // the version, the schema, the numbers of sites.
 func TestAtTheSameTime(t *testing.T) {
-	o := startOracle(t)
 	path := filepath.Join(t.TempDir(), "x")
-	theirs := openTheirs(t, o, "x", path)
-	defer func() { theirs.close() }()
+	theirs := openTheirs(t, path)
 	share(t, path, openOurs(t, fast(path)), theirs)
 }
 

@@ -36,10 +36,9 @@ func insertSQL(name string, pks []string) string {
 
 // TestSameFile: the same statements on a fresh file leave the same schema, to the letter, and the same clocks.
 func TestSameFile(t *testing.T) {
-	o := startOracle(t)
 	dir := t.TempDir()
 	ours := openOurs(t, fast(filepath.Join(dir, "ours")))
-	theirs := openTheirs(t, o, "theirs", filepath.Join(dir, "theirs"))
+	theirs := openTheirs(t, filepath.Join(dir, "theirs"))
 	both := []*engineDB{ours, theirs}
 	compare := func(what, sql string) {
 		t.Helper()
@@ -86,11 +85,10 @@ func TestSameFile(t *testing.T) {
 
 // TestQuotedTables: what we make of tables that the original refuses, it reads and writes all the same.
 func TestQuotedTables(t *testing.T) {
-	o := startOracle(t)
 	for _, table := range quotedTables {
 		t.Run(table.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "x")
-			refusing := openTheirs(t, o, "refusing", ":memory:")
+			refusing := openTheirs(t, ":memory:")
 			refusing.run(table.sql)
 			if _, err := refusing.try("SELECT crsql_as_crr(?)", table.name); err == nil {
 				t.Error("theirs makes it a CRR")
@@ -104,7 +102,7 @@ func TestQuotedTables(t *testing.T) {
 			d.run(insertSQL(table.name, pks), 1)
 			want := d.text("SELECT * FROM crsql_changes")
 			d.close()
-			d = openTheirs(t, o, "x", path)
+			d = openTheirs(t, path)
 			defer d.close()
 			if got := d.text("SELECT * FROM crsql_changes"); got != want {
 				t.Errorf("theirs reads\n%s\nours wrote\n%s", got, want)
@@ -124,9 +122,8 @@ func TestQuotedTables(t *testing.T) {
 
 // TestApostrophe: the original cannot use a file at all that has a CRR with a ' in its name. So we refuse it too.
 func TestApostrophe(t *testing.T) {
-	o := startOracle(t)
 	create := `CREATE TABLE "it's" (id INTEGER PRIMARY KEY NOT NULL, v)`
-	for _, d := range []*engineDB{openOurs(t, ":memory:"), openTheirs(t, o, "x", ":memory:")} {
+	for _, d := range []*engineDB{openOurs(t, ":memory:"), openTheirs(t, ":memory:")} {
 		d.run(create)
 		if _, err := d.try("SELECT crsql_as_crr(?)", "it's"); err == nil {
 			t.Errorf("%s makes it a CRR", d.name)
@@ -138,16 +135,15 @@ func TestApostrophe(t *testing.T) {
 // TestSpelling: the original names the clocks as it was told to, in whatever case; we as the table is named. A file of
 // its own goes on under its names.
 func TestSpelling(t *testing.T) {
-	o := startOracle(t)
 	path := filepath.Join(t.TempDir(), "x")
-	d := openTheirs(t, o, "x", path)
+	d := openTheirs(t, path)
 	d.script("CREATE TABLE note (id INTEGER PRIMARY KEY NOT NULL, v)", "SELECT crsql_as_crr('NOTE')", "INSERT INTO note VALUES (1, 1)")
 	d.close()
 	d = openOurs(t, path)
 	d.script("INSERT INTO note VALUES (2, 1)", "SELECT crsql_as_crr('note')", "INSERT INTO note VALUES (3, 1)",
 		"DROP TABLE note", "CREATE TABLE note (id INTEGER PRIMARY KEY NOT NULL, v)", "SELECT crsql_as_crr('note')", "INSERT INTO note VALUES (4, 1)")
 	d.close()
-	d = openTheirs(t, o, "x", path)
+	d = openTheirs(t, path)
 	if got := d.text(`SELECT DISTINCT "table" FROM crsql_changes`); got != `"NOTE"` {
 		t.Errorf("the changes are of %s", got)
 	}
@@ -164,7 +160,6 @@ func TestSpelling(t *testing.T) {
 
 // TestRecordedVersion: each engine records the format that it writes, and neither lowers what the other has recorded.
 func TestRecordedVersion(t *testing.T) {
-	o := startOracle(t)
 	path := filepath.Join(t.TempDir(), "x")
 	version := func(d *engineDB, want int64) {
 		t.Helper()
@@ -173,20 +168,19 @@ func TestRecordedVersion(t *testing.T) {
 		}
 		d.close()
 	}
-	version(openTheirs(t, o, "x", path), 150000) // 0.16.0, as the wasm package is numbered
+	version(openTheirs(t, path), 150000) // 0.16.0, as the wasm package is numbered
 	version(openOurs(t, path), 160300)
-	version(openTheirs(t, o, "x", path), 160300)
+	version(openTheirs(t, path), 160300)
 	version(openOurs(t, path), 160300)
 }
 
 // TestOlderFormats: neither opens a file of cr-sqlite before 0.15, which kept its keys elsewhere.
 func TestOlderFormats(t *testing.T) {
-	o := startOracle(t)
 	path := filepath.Join(t.TempDir(), "x")
 	d := openOurs(t, path)
 	d.run("UPDATE crsql_master SET value = 140000 WHERE key = 'crsqlite_version'")
 	d.close()
-	err := o.open("x", path)
+	_, err := tryTheirs(t, sharedOracle(t), path)
 	t.Logf("theirs: %v", err)
 	if err == nil {
 		t.Error("theirs opens it")
@@ -205,13 +199,13 @@ func TestOlderFormats(t *testing.T) {
 	if err := raw.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := o.open("x", path); err == nil {
+	if _, err := tryTheirs(t, sharedOracle(t), path); err == nil {
 		t.Error("theirs opens a file without a version")
 	}
 	d = openOurs(t, path)
 	d.script("CREATE TABLE t (id INTEGER PRIMARY KEY NOT NULL, x)", "SELECT crsql_as_crr('t')", "INSERT INTO t VALUES (1, 2)")
 	d.close()
-	d = openTheirs(t, o, "x", path)
+	d = openTheirs(t, path)
 	d.check("t")
 	d.close()
 }
@@ -228,9 +222,8 @@ func connectError(path string) error {
 
 // TestReadOnlyFile: a file that has cr-sqlite's tables is read without a write.
 func TestReadOnlyFile(t *testing.T) {
-	o := startOracle(t)
 	path := filepath.Join(t.TempDir(), "x")
-	d := openTheirs(t, o, "x", path)
+	d := openTheirs(t, path)
 	d.script("CREATE TABLE t (id INTEGER PRIMARY KEY NOT NULL, x)", "SELECT crsql_as_crr('t')", "INSERT INTO t VALUES (1, 2)")
 	want := d.text("SELECT * FROM crsql_changes")
 	d.close()
@@ -247,13 +240,12 @@ func TestReadOnlyFile(t *testing.T) {
 // TestWALFile: a build of the original without shared memory, as in browsers and in Node, does not open a file in WAL
 // mode. It says so, and the file is fine once it is out of that mode.
 func TestWALFile(t *testing.T) {
-	o := startOracle(t)
 	path := filepath.Join(t.TempDir(), "x")
 	d := openOurs(t, path)
 	d.script("PRAGMA journal_mode=WAL", "CREATE TABLE t (id INTEGER PRIMARY KEY NOT NULL, x)", "SELECT crsql_as_crr('t')", "INSERT INTO t VALUES (1, 2)")
 	want := d.text("SELECT * FROM crsql_changes")
 	d.close()
-	err := o.open("x", path)
+	_, err := tryTheirs(t, sharedOracle(t), path)
 	t.Logf("theirs: %v", err)
 	if err == nil {
 		t.Fatal("theirs opens it")
@@ -262,7 +254,7 @@ func TestWALFile(t *testing.T) {
 	d.check("t")
 	d.run("PRAGMA journal_mode=DELETE")
 	d.close()
-	d = openTheirs(t, o, "x", path)
+	d = openTheirs(t, path)
 	d.check("t")
 	if got := d.text("SELECT * FROM crsql_changes"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

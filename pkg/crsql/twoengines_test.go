@@ -24,7 +24,6 @@ const masterSQL = "SELECT type, name, tbl_name, sql FROM sqlite_master"
 type turns struct {
 	*rapid.T
 	t      *testing.T
-	oracle *oracle
 	path   string
 	open   []*engineDB
 	shape  *shape
@@ -34,12 +33,11 @@ type turns struct {
 
 // TestInTurn: a file that both engines open, write, merge into and alter in turn is one database to both.
 func TestInTurn(t *testing.T) {
-	o := startOracle(t)
 	dir, run := t.TempDir(), 0
 	checkTimes(t, envInt(t, "CRMESH_TURNS", defaultTurns), func(rt *rapid.T) {
 		run++
 		s := rapid.SampledFrom(shapes).Draw(rt, "shape")
-		turn := &turns{T: rt, t: t, oracle: o, path: filepath.Join(dir, fmt.Sprint(run)), shape: &s}
+		turn := &turns{T: rt, t: t, path: filepath.Join(dir, fmt.Sprint(run)), shape: &s}
 		defer func() {
 			turn.close()
 			_ = os.Remove(turn.path)
@@ -57,7 +55,7 @@ func (turn *turns) opened(ours bool) *engineDB {
 	if ours {
 		d = openOurs(turn.t, fast(turn.path))
 	} else {
-		d = openTheirs(turn.t, turn.oracle, "turns", turn.path)
+		d = openTheirs(turn.t, turn.path)
 	}
 	d.t = turn.T
 	turn.open = append(turn.open, d)
