@@ -233,6 +233,13 @@ func (w *twins) script(statements ...string) {
 	}
 }
 
+// makeCRR creates a table and makes it a CRR.
+func (w *twins) makeCRR(create string) {
+	w.t.Helper()
+	w.run(create)
+	w.run("SELECT crsql_as_crr(?)", strings.Fields(create)[2])
+}
+
 // want runs a query in both engines and compares its rows, sorted, with lines.
 func (w *twins) want(sql string, lines ...string) {
 	w.t.Helper()

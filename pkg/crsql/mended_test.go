@@ -291,6 +291,29 @@ func TestMendedDroppedTable(t *testing.T) {
 	})
 }
 
+// A connection that has read crsql_changes never looks at the schema again before it commits something itself. A program
+// that only reads misses the CRRs that another one makes, notes the highest version all the same, and never asks again.
+func TestMendedReader(t *testing.T) {
+	for _, mended := range []bool{false, true} {
+		path := filepath.Join(t.TempDir(), "x")
+		writer, reader, peer := openOurs(t, fast(path)), openOurs(t, fast(path)), openOurs(t, ":memory:")
+		if !mended {
+			reader = openTheirs(t, path)
+		}
+		makeCRR(writer, plainSQL)
+		seen := peer.pull(reader, 0)
+		makeCRR(writer, "CREATE TABLE next (id INTEGER PRIMARY KEY NOT NULL, x)")
+		makeCRR(peer, plainSQL)
+		makeCRR(peer, "CREATE TABLE next (id INTEGER PRIMARY KEY NOT NULL, x)")
+		writer.script("INSERT INTO next VALUES (1, 1)", "INSERT INTO t VALUES (1, 1, 1)")
+		seen = peer.pull(reader, seen)
+		writer.run("INSERT INTO t VALUES (2, 1, 1)")
+		peer.pull(reader, seen)
+		expect(t, peer, mended, "SELECT id FROM next", "", "1")
+		reader.close()
+	}
+}
+
 // A CRR that is made and undone is remembered, until the schema changes again: the next one is none.
 func TestMendedUndoneSchema(t *testing.T) {
 	inBoth(t, func(t *testing.T, mended bool, opened func() *engineDB) {
