@@ -182,7 +182,11 @@ func (e *engine) refit(name string) error {
 	if err != nil {
 		return err
 	}
-	if err := e.keepVersion(t); err != nil {
+	if err := e.keepVersion(); err != nil {
+		return err
+	}
+	// The stock engine records the version upon each alteration, also 0.
+	if err := e.exec("INSERT OR IGNORE INTO main.crsql_master VALUES ('pre_compact_dbversion', 0)"); err != nil {
 		return err
 	}
 	moved, err := e.keyChanged(t)
@@ -201,22 +205,6 @@ func (e *engine) refit(name string) error {
 	}
 	e.outdate()
 	return e.backfill(t)
-}
-
-// keepVersion records the version of the database, so that it does not fall when clocks go.
-func (e *engine) keepVersion(t *table) error {
-	version, err := e.currentVersion()
-	if err != nil {
-		return err
-	}
-	rows, err := e.query("SELECT max(db_version) FROM " + t.clock()) // this transaction's may be higher
-	if err != nil {
-		return err
-	}
-	if highest, ok := rows[0][0].(int64); ok {
-		version = max(version, highest)
-	}
-	return e.exec("INSERT OR REPLACE INTO main.crsql_master (key, value) VALUES ('pre_compact_dbversion', ?)", version)
 }
 
 // keyChanged reports whether the columns of the primary key are others than those that the clocks were made for.

@@ -20,6 +20,9 @@ func (e *engine) asCRR(args []any) (any, error) {
 		if err != nil {
 			return err
 		}
+		if name, err = e.clockName(name); err != nil {
+			return err
+		}
 		triggers, err := e.query("SELECT 1 FROM main.sqlite_master WHERE type = 'trigger' AND name = ?", name+"__crsql_itrig")
 		if err != nil || len(triggers) > 0 {
 			return err
@@ -39,6 +42,19 @@ func (e *engine) asCRR(args []any) (any, error) {
 	return "OK", err
 }
 
+// clockName returns the name of a table as its clocks spell it, if there are any: the stock engine takes the name that
+// it was given, in whatever case.
+func (e *engine) clockName(name string) (string, error) {
+	rows, err := e.query("SELECT name FROM main.sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE", name+clockSuffix)
+	if err != nil || len(rows) == 0 {
+		return name, err
+	}
+	if spelled, ok := strings.CutSuffix(toText(rows[0][0]), clockSuffix); ok {
+		return spelled, nil
+	}
+	return name, nil
+}
+
 // asTable is crsql_as_table(table): it makes a CRR an ordinary table again, and drops its clocks.
 func (e *engine) asTable(args []any) (any, error) {
 	name := toText(args[0])
@@ -49,6 +65,16 @@ func (e *engine) asTable(args []any) (any, error) {
 		}
 		if len(rows) > 0 {
 			name = toText(rows[0][0])
+		}
+		clocks, err := e.query("SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE", name+clockSuffix)
+		if err != nil {
+			return err
+		}
+		if len(clocks) > 0 {
+			if err := e.keepVersion(); err != nil {
+				return err
+			}
+			e.stmts.release()
 		}
 		for _, sql := range append(dropTriggersSQL(name),
 			"DROP TABLE IF EXISTS main."+ident(name+clockSuffix),

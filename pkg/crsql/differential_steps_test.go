@@ -105,7 +105,7 @@ func (d *differential) update(p *pair, s *shape) {
 // other runs what is rarer in a database's life.
 func (d *differential) other(p *pair, s *shape) {
 	switch rapid.IntRange(0, 6).Draw(d.rt, "other") {
-	case 0: // changes nothing, and raises the version all the same
+	case 0: // changes nothing
 		col := ident(append(append([]string(nil), s.cols()...), s.keys...)[0])
 		d.both(p, "UPDATE "+s.table()+" SET "+col+" = "+col)
 	case 1: // the same key may stand twice
@@ -120,6 +120,7 @@ func (d *differential) other(p *pair, s *shape) {
 		d.both(p, "INSERT OR REPLACE INTO "+s.table()+"("+idents("", names, ",")+") VALUES ("+marks(len(names))+"), ("+marks(len(names))+")", args...)
 	case 2:
 		if !p.inTx { // what follows cannot be refused, but is several statements
+			d.tell(p, keepFloor)
 			d.both(p, "SELECT crsql_as_table(?)", changeset.TextString(s.name))
 			d.insert(p, s)
 			d.both(p, "SELECT crsql_as_crr(?)", changeset.TextString(s.name))

@@ -144,12 +144,21 @@ func (d *differential) raise(p *pair) {
 	d.both(p, "SELECT crsql_next_db_version()")
 }
 
+// unraise lets the stock engine forget a version that no row got: it is a commit without rows. Ours has none such.
+var unraise = oracleStep{SQL: "DELETE FROM crsql_tracked_peers"}
+
+// keepFloor lets the stock engine keep its version when clocks are dropped, as ours does.
+var keepFloor = oracleStep{SQL: "INSERT OR REPLACE INTO crsql_master SELECT 'pre_compact_dbversion', crsql_db_version()"}
+
 // theirs runs the statement in the stock engine, and puts right what that leaves behind when it refuses a change: half
 // of the change, inside a transaction, and triggers that stay off.
 func (d *differential) theirs(p *pair, sql string, typed []any) answer {
 	step := oracleStep{SQL: sql, Args: typed}
 	if !strings.HasPrefix(sql, "INSERT INTO crsql_changes") {
-		return d.oracle.ask(p.name, false, step)[0]
+		if p.inTx && sql != "COMMIT" || strings.HasPrefix(sql, "SELECT crsql_next_db_version") {
+			return d.oracle.ask(p.name, false, step)[0]
+		}
+		return d.oracle.ask(p.name, false, step, unraise)[0]
 	}
 	var got answer
 	if p.inTx {

@@ -151,6 +151,10 @@ func (e *engine) mergeOne(change changeset.Change) error {
 		return err
 	}
 	e.mergeList[0] = change
-	_, err := e.merge(change.DBVersion, e.mergeList[:])
+	version := change.DBVersion
+	if version <= changeset.MaxVersion { // beyond that it is refused
+		version = min(version, maxRaise)
+	}
+	_, err := e.merge(version, e.mergeList[:])
 	return err
 }

@@ -188,21 +188,40 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	})
 }
 
-// query starts a statement, which must not watch ctx itself.
+// maxAgain bounds how often a query of crsql_changes starts anew because others change the schema.
+const maxAgain = 20
+
+// query runs a statement, which must not watch ctx itself, up to its first row. Outside a transaction another connection
+// may add a table between the making of crsql_changes and that row, which is of a later moment then: the statement runs
+// again, or its reader would note a version and never ask for the table's changes up to there.
 func (c *conn) query(ctx context.Context, t text, args []driver.NamedValue, run func() (driver.Rows, error)) (driver.Rows, error) {
-	if err := c.enter(ctx, t, args); err != nil {
-		return nil, err
+	for range maxAgain {
+		if err := c.enter(ctx, t, args); err != nil {
+			return nil, err
+		}
+		w := c.interrupter.watch(ctx)
+		inner, err := run()
+		if err != nil {
+			w.stop()
+			err = interrupted(ctx, err)
+			c.engine.leave(t, err)
+			return nil, err
+		}
+		w.work(false)
+		r := &rows{SQLiteRows: inner.(*sqlite3.SQLiteRows), ctx: ctx, watch: w, engine: c.engine, text: t}
+		if !t.changes || !t.selects || t.multi || !c.sqlite.AutoCommit() {
+			return r, nil
+		}
+		// The first row holds its moment. Where there is none, the schema was the same if it is the same now.
+		schema, err := c.engine.pragma(stmtSchemaVersion, schemaVersionSQL)
+		if err == nil && schema == c.engine.viewSchema {
+			return r, nil
+		}
+		if err := errors.Join(err, r.Close()); err != nil {
+			return nil, err
+		}
 	}
-	w := c.interrupter.watch(ctx)
-	inner, err := run()
-	if err != nil {
-		w.stop()
-		err = interrupted(ctx, err)
-		c.engine.leave(t, err)
-		return nil, err
-	}
-	w.work(false)
-	return &rows{SQLiteRows: inner.(*sqlite3.SQLiteRows), ctx: ctx, watch: w, engine: c.engine, text: t}, nil
+	return nil, errors.New("others change the schema without pause: read crsql_changes in a transaction")
 }
 
 // A stmt is mattn's statement, with the engine told of each run.
@@ -299,13 +318,15 @@ func (r *rows) Close() error {
 // A text is what the engine wants to know of a statement's text before it runs. It may see more than there is, in a
 // comment or a string: then it does a little work for nothing.
 type text struct {
-	plain    bool // one statement that cannot change the schema by itself, nor begin or end a transaction
-	merge    bool // inserts into crsql_changes
-	changes  bool // names crsql_changes
-	alters   bool // may alter a table
-	rollback bool // may undo a part of a transaction, of which SQLite tells nobody
-	drop     bool // may drop crsql_changes
-	multi    bool // may hold several statements
+	plain       bool // one statement that cannot change the schema by itself, nor begin or end a transaction
+	selects     bool // begins with SELECT
+	merge       bool // inserts into crsql_changes
+	changes     bool // names crsql_changes
+	alters      bool // may alter a table
+	rollback    bool // may undo a part of a transaction, of which SQLite tells nobody
+	dropsView   bool // may drop crsql_changes
+	dropsClocks bool // may drop a table of clocks
+	multi       bool // may hold several statements
 }
 
 // readText reads a statement's text, and refuses one that SQLite would run a part of.
@@ -314,6 +335,8 @@ func readText(query string) (text, error) {
 	if len(query) > maxSQL {
 		return t, fmt.Errorf("the SQL text has %d bytes, more than SQLite's limit of %d", len(query), maxSQL)
 	}
+	t.selects = hasFold(strings.TrimLeft(query, " \t\r\n"), "select")
+	drop, clock := false, false
 	for i := 0; i < len(query); i++ {
 		switch query[i] {
 		case 'a', 'A':
@@ -323,14 +346,16 @@ func readText(query string) (text, error) {
 		case 'r', 'R':
 			t.rollback = t.rollback || hasFold(query[i:], "rollback")
 		case 'd', 'D':
-			t.drop = t.drop || hasFold(query[i:], "drop")
+			drop = drop || hasFold(query[i:], "drop")
+		case '_':
+			clock = clock || hasFold(query[i:], clockSuffix)
 		case ';':
 			t.multi = t.multi || strings.TrimSpace(query[i+1:]) != ""
 		case 0:
 			return t, fmt.Errorf("the SQL text holds a NUL at byte %d, where SQLite would stop to read it: pass text as a parameter", i)
 		}
 	}
-	t.drop = t.drop && t.changes
+	t.dropsView, t.dropsClocks = drop && t.changes, drop && clock
 	t.plain = !t.multi && plainVerb(query)
 	t.merge = t.plain && hasFold(query, "INSERT INTO crsql_changes")
 	return t, nil

@@ -3,6 +3,7 @@ package crsql
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mattn/go-sqlite3"
 
@@ -37,7 +38,9 @@ type engine struct {
 	sites         map[int64]changeset.SiteID // by ordinal
 
 	dbVersion    int64 // as of the last commit
+	floor        int64 // that the next one may not fall below, since clocks were dropped by others
 	pending      int64 // that this transaction gives its rows; unknown if it has written none
+	unsure       bool  // whether any row of this transaction still has pending
 	seq          int64 // the next in this transaction
 	rowsImpacted int64 // by merges in this transaction
 	syncBit      int64 // not 0: triggers stay quiet
@@ -91,8 +94,12 @@ func (e *engine) commitHook() int {
 	if e.quiet {
 		return 0
 	}
-	// After a commit without rows this is unknown, and read again: the stock engine's rule.
+	// After a commit without rows this is unknown, and read again. The stock engine takes what was pending also where no
+	// row got it, and loses it later: the number comes back with rows, and peers believe that they have them.
 	e.dbVersion = e.pending
+	if e.unsure {
+		e.dbVersion = unknown
+	}
 	e.endTransaction()
 	e.committed = true
 	return 0
@@ -103,15 +110,16 @@ func (e *engine) rollbackHook() {
 	if e.committed { // the commit failed after its hook
 		e.dbVersion, e.committed = unknown, false
 	}
+	e.forget() // first: it asks what the transaction has read
 	e.endTransaction()
-	e.forget()
 	if e.onRollback != nil {
 		e.onRollback()
 	}
 }
 
 func (e *engine) endTransaction() {
-	e.pending, e.seq, e.rowsImpacted, e.readInTx, e.altering = unknown, 0, 0, false, nil
+	e.pending, e.unsure, e.seq, e.rowsImpacted = unknown, false, 0, 0
+	e.readInTx, e.altering = false, nil
 	e.freshTx, e.merger.known = false, false
 }
 
@@ -130,6 +138,7 @@ func (e *engine) outdate() {
 func (e *engine) forget() {
 	e.forgetSites()
 	e.viewSchema = unknown
+	e.unsure = true
 	e.outdate()
 	if e.readInTx {
 		e.schemaVersion = unknown
@@ -158,9 +167,20 @@ func (e *engine) enter(t text) error {
 			return err
 		}
 	}
-	if t.changes {
-		return e.ensureView()
+	if t.dropsClocks {
+		if err := e.keepVersion(); err != nil {
+			return err
+		}
+		e.outdate()
 	}
+	if !t.changes {
+		return nil
+	}
+	if err := e.ensureView(); err != nil {
+		return err
+	}
+	// Outside a transaction, another connection may commit before the statement begins: it looks again.
+	e.fresh = e.fresh && !e.sqlite.AutoCommit()
 	return nil
 }
 
@@ -168,10 +188,13 @@ func (e *engine) leave(t text, err error) {
 	if err != nil || t.rollback {
 		e.forget()
 	}
+	if !t.plain { // it has looked at the schema, perhaps, and changed it afterwards
+		e.outdate()
+	}
 	if len(e.unfinished) > 0 {
 		_ = e.finishUndo() // or the next statement does
 	}
-	if t.drop {
+	if t.dropsView {
 		e.viewSchema = unknown
 	}
 	if e.committed {
@@ -182,29 +205,22 @@ func (e *engine) leave(t text, err error) {
 	}
 }
 
+const schemaVersionSQL = "PRAGMA main.schema_version"
+
 // refresh brings what the engine knows of the database up to date, at most once a statement.
 func (e *engine) refresh() error {
 	if e.fresh && !e.multi {
 		return nil
 	}
+	seen := e.dbVersion
+	// First whether others have committed: what they commit between these two is found the next time. The other way
+	// round, the version would be that of tables from before, and nothing would tell.
 	data, err := e.pragma(stmtDataVersion, "PRAGMA main.data_version")
 	if err != nil {
 		return err
 	}
-	// Who else changes the schema commits.
-	if e.mayAlter || e.multi || data != e.dataVersion {
-		schema, err := e.pragma(stmtSchemaVersion, "PRAGMA main.schema_version")
-		if err != nil {
-			return err
-		}
-		if schema != e.schemaVersion {
-			if err := e.readSchema(); err != nil {
-				return err
-			}
-			e.schemaVersion, e.readInTx = schema, true
-		}
-	}
-	if data != e.dataVersion {
+	changed := data != e.dataVersion
+	if changed {
 		if err := e.readSiteID(); err != nil {
 			return err
 		}
@@ -212,11 +228,33 @@ func (e *engine) refresh() error {
 		e.merger.known = false
 		e.forgetSites()
 	}
+	if changed || e.mayAlter || e.multi { // who else changes the schema commits
+		if err := e.refreshSchema(seen); err != nil {
+			return err
+		}
+	}
 	if e.multi {
 		e.forgetSites()
 	}
 	e.fresh, e.mayAlter = true, false
 	e.freshTx = !e.multi && !e.sqlite.AutoCommit()
+	return nil
+}
+
+// refreshSchema reads the schema if it is another one. seen is the version before.
+func (e *engine) refreshSchema(seen int64) error {
+	schema, err := e.pragma(stmtSchemaVersion, schemaVersionSQL)
+	if err != nil || schema == e.schemaVersion {
+		return err
+	}
+	before := e.clockTables
+	if err := e.readSchema(); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(before, func(clock string) bool { return !slices.Contains(e.clockTables, clock) }) {
+		e.floor = max(e.floor, seen) // what another program has dropped
+	}
+	e.schemaVersion, e.readInTx = schema, true
 	return nil
 }
 

@@ -28,6 +28,7 @@ func (e *engine) register() error {
 			if len(args) == 1 {
 				atLeast = toInt64(args[0])
 			}
+			e.unsure = true
 			return number(e.nextVersion(atLeast))
 		}),
 		"crsql_get_seq":               func() int64 { return e.seq },

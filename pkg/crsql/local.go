@@ -110,25 +110,21 @@ func (e *engine) afterUpdate(args []any) error {
 			return err
 		}
 	}
-	version, err := e.nextVersion(0)
-	if err != nil {
-		return err
-	}
-	if moved {
-		key, err := e.findKey(t, newPK, true)
-		if err != nil {
-			return err
-		}
-		return e.moveRow(t, key, oldPK, newCols, oldCols, version)
-	}
-	changed := 0
-	last := ""
+	changed, last := 0, ""
 	for i, name := range t.cols {
 		if !same(newCols[i], oldCols[i]) {
 			changed, last = changed+1, name
 		}
 	}
-	if changed == 1 { // most updates: one statement, not two
+	if changed == 0 && !moved { // an update that changes nothing is no version
+		_, err := e.findKey(t, newPK, true)
+		return err
+	}
+	version, err := e.nextVersion(0)
+	if err != nil {
+		return err
+	}
+	if changed == 1 && !moved { // most updates: one statement, not two
 		if done, err := e.touch(t, last, newPK, version); done || err != nil {
 			return err
 		}
@@ -136,6 +132,9 @@ func (e *engine) afterUpdate(args []any) error {
 	key, err := e.findKey(t, newPK, true)
 	if err != nil {
 		return err
+	}
+	if moved {
+		return e.moveRow(t, key, oldPK, newCols, oldCols, version)
 	}
 	for i, name := range t.cols {
 		if !same(newCols[i], oldCols[i]) {

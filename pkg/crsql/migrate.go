@@ -68,12 +68,13 @@ func (db *DB) migrate(ctx context.Context, schema string, end error) (report Mig
 
 // pendingChanges counts the clocks that this transaction has written.
 func (e *engine) pendingChanges() (int64, error) {
-	if e.pending == unknown {
-		return 0, nil
+	committed, err := e.currentVersion()
+	if err != nil {
+		return 0, err
 	}
 	var changes int64
 	for _, clock := range e.clockTables {
-		rows, err := e.query("SELECT count(*) FROM main."+ident(clock)+" WHERE db_version = ?", e.pending)
+		rows, err := e.query("SELECT count(*) FROM main."+ident(clock)+" WHERE db_version > ?", committed)
 		if err != nil {
 			return 0, err
 		}

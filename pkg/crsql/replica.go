@@ -50,7 +50,6 @@ const (
 	stmtNewest                                 // the highest local version of the parked changes
 	stmtHighWaters                             // both high waters
 	stmtSetMeta                                // one entry of crmesh_meta
-	stmtFloor                                  // pre_compact_dbversion
 	stmtOrigin                                 // where a local version comes from
 	stmtLog                                    // record where a local version comes from
 	stmtClaim                                  // raise an entry of the vector

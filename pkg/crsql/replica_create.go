@@ -94,6 +94,9 @@ func createStatement(table TableSchema) (sqlStatement, error) {
 	case reserved(table.Name):
 		return refuse("its name is reserved")
 	}
+	if len(table.Name) > MaxName || len(table.SQL) > MaxTableSQL {
+		return refuse(fmt.Sprintf("its name has more than %d bytes, or its statement more than %d", MaxName, MaxTableSQL))
+	}
 	if strings.ContainsRune(table.SQL, 0) {
 		return refuse("its statement holds a NUL")
 	}
