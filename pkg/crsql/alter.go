@@ -4,6 +4,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -43,6 +44,11 @@ func (e *engine) commitAlter(args []any) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	notBegun := fmt.Errorf("there is no alteration of %q to commit, it was not begun or has been rolled back: "+
+		"call SELECT crsql_begin_alter(%s) first", name, literal(name))
+	if !slices.Contains(e.altering, name) { // or this would end that of another table
+		return nil, notBegun
+	}
 	// SQLite refuses this while a statement writes, whose transaction must not be undone below.
 	if err := e.savepoint(commitSavepoint); err != nil {
 		return nil, err
@@ -64,10 +70,10 @@ func (e *engine) commitAlter(args []any) (any, error) {
 	case undo != nil:
 		return nil, errors.Join(fmt.Errorf("%w; ROLLBACK the transaction, the alteration of %q could not be undone", err, name), undo)
 	case undone:
-		return nil, fmt.Errorf("%w; all since crsql_begin_alter(%s) has been undone, what the transaction did before stands", err, literal(name))
+		return nil, fmt.Errorf("%w; all since crsql_begin_alter(%s) has been undone, what the transaction did before stands",
+			err, literal(name))
 	}
-	return nil, fmt.Errorf("there is no alteration of %q to commit, it was not begun or has been rolled back: call SELECT crsql_begin_alter(%s) first",
-		name, literal(name))
+	return nil, notBegun
 }
 
 // alteredTable returns the CRR that the arguments of crsql_begin_alter and crsql_commit_alter name. A CRR has clocks;
@@ -90,7 +96,8 @@ func (e *engine) alteredTable(args []any) (string, error) {
 		return "", err
 	}
 	if len(rows) > 0 {
-		return "", fmt.Errorf("the table %q is no CRR: alter it directly, or make it one with SELECT crsql_as_crr(%s)", given, literal(given))
+		return "", fmt.Errorf("the table %q is no CRR: alter it directly, or make it one with SELECT crsql_as_crr(%s)",
+			given, literal(given))
 	}
 	return "", fmt.Errorf("there is no CRR %q: give the name of one", given)
 }
@@ -127,11 +134,8 @@ func (e *engine) undoAlter(name string) (bool, error) {
 
 // closeAlter forgets that the table is being altered.
 func (e *engine) closeAlter(name string) {
-	for i := len(e.altering) - 1; i >= 0; i-- {
-		if e.altering[i] == name {
-			e.altering = append(e.altering[:i], e.altering[i+1:]...)
-			return
-		}
+	if i := slices.Index(e.altering, name); i >= 0 {
+		e.altering = slices.Delete(e.altering, i, i+1)
 	}
 }
 
@@ -147,8 +151,8 @@ func (e *engine) checkAlters() error {
 			return err
 		}
 		if len(rows) > 0 && !triggers {
-			return fmt.Errorf("the alteration of %q was begun and not committed, so nothing was written: call SELECT crsql_commit_alter(%s) in the same transaction",
-				name, literal(name))
+			return fmt.Errorf("the alteration of %q was begun and not committed, so nothing was written: "+
+				"call SELECT crsql_commit_alter(%s) in the same transaction", name, literal(name))
 		}
 	}
 	return nil

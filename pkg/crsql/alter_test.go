@@ -285,7 +285,7 @@ func TestAlterMisused(t *testing.T) {
 			"SELECT crsql_commit_alter('plain')":                               "is no CRR",
 			"SELECT crsql_commit_alter('t')":                                   "call SELECT crsql_begin_alter('t') first",
 			"UPDATE t SET a = crsql_begin_alter('t')":                          "a SELECT of its own",
-			"INSERT INTO plain SELECT crsql_commit_alter('t')":                 "a SELECT of its own",
+			"INSERT INTO plain SELECT crsql_commit_alter('t')":                 "begin_alter('t') first",
 			"INSERT INTO plain SELECT crsql_automigrate('SELECT 1')":           "a SELECT in a schema",
 			"INSERT INTO plain SELECT crsql_automigrate('') FROM crsql_master": "a SELECT of its own",
 		} {
@@ -300,7 +300,9 @@ func TestAlterMisused(t *testing.T) {
 	}
 	// With an alteration under way, only the misuse itself fails.
 	d.script("SELECT crsql_begin_alter('t')", "ALTER TABLE t ADD COLUMN b")
+	d.script("CREATE TABLE other(id INTEGER PRIMARY KEY NOT NULL)", "SELECT crsql_as_crr('other')")
 	d.refuses("SELECT crsql_commit_alter('plain')", "is no CRR")
+	d.refuses("SELECT crsql_commit_alter('other')", "begin_alter('other') first")
 	d.refuses("INSERT INTO plain SELECT crsql_commit_alter('t')", "a SELECT of its own")
 	d.script("SELECT crsql_commit_alter('t')", "UPDATE t SET b = 1")
 	d.expect("SELECT cid FROM crsql_changes", "\"a\"\n\"b\"")

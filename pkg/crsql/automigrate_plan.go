@@ -63,8 +63,8 @@ func planTable(have *schemaShape, w *wantedSchema, t, wanted *tableShape) (table
 	case t.name != wanted.name:
 		return refuse(fmt.Sprintf("is called %q in the schema", wanted.name))
 	case c.crr && !w.crrs[key]:
-		return c, fmt.Errorf("the table %q is a CRR, and the schema does not make it one: add SELECT crsql_as_crr(%s) to the schema, or make it an ordinary table first, with SELECT crsql_as_table(%s)",
-			t.name, literal(t.name), literal(t.name))
+		return c, fmt.Errorf("the table %q is a CRR, and the schema does not make it one: add SELECT crsql_as_crr(%[2]s) to the schema, "+
+			"or make it an ordinary table first, with SELECT crsql_as_table(%[2]s)", t.name, literal(t.name))
 	case t.options != wanted.options:
 		return refuse("is STRICT or WITHOUT ROWID in one of database and schema, and not in the other")
 	}

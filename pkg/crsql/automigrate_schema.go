@@ -103,8 +103,8 @@ func (w *wantedSchema) readStatement(db *privateDB, st *sqlStatement) ([]schemaS
 	}
 	switch {
 	case st.word(0) != "CREATE":
-		return nil, fmt.Errorf("%s is no part of a schema, which holds CREATE TABLE, INDEX, VIEW and TRIGGER, and SELECT crsql_as_crr(...): run it on its own",
-			firstWord(st))
+		return nil, fmt.Errorf("%s is no part of a schema: run it on its own; a schema holds CREATE TABLE, INDEX, VIEW and TRIGGER, "+
+			"and SELECT crsql_as_crr(...)", firstWord(st))
 	case kind == "TEMP" || kind == "TEMPORARY":
 		return nil, errors.New("temporary objects are no part of a schema: create them on their own")
 	case kind == "VIRTUAL":
@@ -139,7 +139,8 @@ func reserved(name string) bool {
 // readCalls reads SELECT f('a', ...), g('b', ...). The calls are made later, from what is read here: the statement itself
 // is never run.
 func (w *wantedSchema) readCalls(st *sqlStatement) ([]schemaStep, error) {
-	wrong := fmt.Errorf("a SELECT in a schema calls %s with texts, and nothing else: SELECT crsql_as_crr('table')", strings.Join(schemaFunctions, " or "))
+	wrong := fmt.Errorf("a SELECT in a schema calls %s with texts, and nothing else: SELECT crsql_as_crr('table')",
+		strings.Join(schemaFunctions, " or "))
 	tokens, err := significantTokens(st.sql)
 	if err != nil {
 		return nil, err
