@@ -13,6 +13,9 @@ const engineSHA = "crmesh-crsql"
 // mergeFunction is what the trigger on crsql_changes calls.
 const mergeFunction = "crsql_internal_merge"
 
+// deterministic are the functions whose result depends on their arguments only, so that an index may be made of it.
+var deterministic = map[string]bool{"crsql_fract_key_between": true}
+
 // register makes the SQL functions known to the connection.
 func (e *engine) register() error {
 	functions := map[string]any{
@@ -48,9 +51,15 @@ func (e *engine) register() error {
 		"crsql_after_update": guard("crsql_after_update", zero(e.afterUpdate)),
 		"crsql_after_delete": guard("crsql_after_delete", zero(e.afterDelete)),
 		mergeFunction:        guard(mergeFunction, e.mergeRow),
+
+		"crsql_fract_as_ordered": guard("crsql_fract_as_ordered", e.asOrdered),
+		"crsql_fract_key_between": func(low, high any) (any, error) {
+			return guard("crsql_fract_key_between", func(args []any) (any, error) { return fractKeyBetween(args[0], args[1]) })(low, high)
+		},
+		"crsql_fract_fix_conflict_return_old_key": guard("crsql_fract_fix_conflict_return_old_key", e.fractFixConflict),
 	}
 	for name, f := range functions {
-		if err := e.sqlite.RegisterFunc(name, f, false); err != nil {
+		if err := e.sqlite.RegisterFunc(name, f, deterministic[name]); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
