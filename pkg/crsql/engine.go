@@ -28,6 +28,7 @@ type engine struct {
 
 	// What the database holds, as of the last refresh.
 	siteID        changeset.SiteID
+	settings      settings
 	schemaVersion int64             // PRAGMA schema_version that the tables were read at
 	dataVersion   int64             // PRAGMA data_version, which moves when another connection commits
 	tables        map[string]*table // the CRRs by name
@@ -106,6 +107,7 @@ func (e *engine) endTransaction() {
 // forget drops what was read in a transaction that has been undone, wholly or up to a savepoint.
 func (e *engine) forget() {
 	clear(e.ordinals)
+	e.settings.known = false
 	e.viewSchema = unknown
 	e.fresh = false
 	if e.readInTx {
@@ -162,7 +164,11 @@ func (e *engine) refresh() error {
 			return err
 		}
 		e.dataVersion, e.dbVersion = data, unknown
+		e.settings.known = false
 		clear(e.ordinals)
+	}
+	if err := e.readSettings(); err != nil {
+		return err
 	}
 	if e.multi {
 		clear(e.ordinals)

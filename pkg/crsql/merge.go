@@ -207,14 +207,9 @@ func (m *rowMerge) merge(run []changeset.Change, offset int) (impacted int64, fa
 			}
 		}
 		if action == changeset.ActionCompare {
-			wins, err := m.winsTie(c)
-			if err != nil {
+			if action, err = m.resolveTie(c); err != nil {
 				return impacted, nil, err
 			}
-			if !wins {
-				continue
-			}
-			action = changeset.ActionWrite
 		}
 		m.take(c, action)
 	}
@@ -260,26 +255,34 @@ func (m *rowMerge) mustFlush(c *changeset.Change, action changeset.Action) bool 
 	return false
 }
 
-// winsTie reports whether c's value is above the stored one. A row that is gone loses.
-func (m *rowMerge) winsTie(c *changeset.Change) (bool, error) {
+// resolveTie decides an ActionCompare. To a row that is gone the change is written.
+func (m *rowMerge) resolveTie(c *changeset.Change) (changeset.Action, error) {
 	if m.values == nil {
 		st, err := m.e.statement(stmtValues, m.t, "")
 		if err != nil {
-			return false, err
+			return 0, err
 		}
 		row, found, err := st.first(m.pk...)
 		if err != nil {
-			return false, err
+			return 0, err
 		}
 		if !found {
-			return true, nil
+			return changeset.ActionWrite, nil
 		}
 		m.values = make([]changeset.Value, len(row))
 		for i, v := range row {
 			m.values[i] = fromDriver(v)
 		}
 	}
-	return changeset.Compare(c.Val, m.values[m.t.column[c.CID]]) > 0, nil
+	action := changeset.ResolveValue(m.values[m.t.column[c.CID]], m.e.mergeEqualValues(), c)
+	if action == changeset.ActionCompareSite {
+		site, err := m.e.cellSite(m.t, m.key, c.CID)
+		if err != nil {
+			return 0, err
+		}
+		action = changeset.ResolveSite(site, c)
+	}
+	return action, nil
 }
 
 // take notes what action writes.

@@ -12,6 +12,7 @@ const (
 	stmtSchemaVersion statementKind = iota
 	stmtDataVersion
 	stmtVersionFloor
+	stmtSetting
 	stmtMaxVersion
 	stmtSiteOrdinal
 	stmtNewSite
@@ -20,6 +21,7 @@ const (
 	stmtFindOrNewKey
 	stmtClocks
 	stmtValues
+	stmtCellSite
 	stmtInserted
 	stmtUpdated
 	stmtCreated
@@ -63,6 +65,8 @@ func (t *table) sql(kind statementKind, cols string) string {
 		return "SELECT col_name, col_version FROM " + t.clock() + " WHERE key = ?"
 	case stmtValues: // pk...; an expression has no declared type, by which mattn would convert
 		return "SELECT " + idents("+", t.cols, ",") + " FROM " + t.base() + " WHERE " + isParams(t.pks)
+	case stmtCellSite: // key, col_name
+		return "SELECT s.site_id FROM " + t.clock() + " AS c JOIN main.crsql_site_id AS s ON s.ordinal = c.site_id WHERE c.key = ? AND c.col_name = ?"
 	case stmtInserted: // key, db_version, first seq
 		return "INSERT INTO " + t.clock() + clockColumns + "VALUES " +
 			t.eachColumn(cols, func(i, col int) string {
