@@ -16,28 +16,30 @@ func (e *engine) asCRR(args []any) (any, error) {
 		return nil, errors.New("give the name of the table, or \"main\" and the name")
 	}
 	name := toText(args[len(args)-1])
-	err := e.alter("as_crr", func() error {
-		name, err := e.eligible(name)
-		if err != nil {
+	return "OK", e.alter("as_crr", func() error { return e.createCRR(name) })
+}
+
+// createCRR makes the table a CRR, if it is none.
+func (e *engine) createCRR(name string) error {
+	name, err := e.eligible(name)
+	if err != nil {
+		return err
+	}
+	triggers, err := e.query("SELECT 1 FROM main.sqlite_master WHERE type = 'trigger' AND name = ?", name+"__crsql_itrig")
+	if err != nil || len(triggers) > 0 {
+		return err
+	}
+	t, err := e.readTable(name)
+	if err != nil {
+		return err
+	}
+	for _, sql := range append(dropTriggersSQL(name), t.schemaSQL()...) {
+		if err := e.exec(sql); err != nil {
 			return err
 		}
-		triggers, err := e.query("SELECT 1 FROM main.sqlite_master WHERE type = 'trigger' AND name = ?", name+"__crsql_itrig")
-		if err != nil || len(triggers) > 0 {
-			return err
-		}
-		t, err := e.readTable(name)
-		if err != nil {
-			return err
-		}
-		for _, sql := range append(dropTriggersSQL(name), t.schemaSQL()...) {
-			if err := e.exec(sql); err != nil {
-				return err
-			}
-		}
-		e.fresh = false // the table has joined the CRRs
-		return e.backfill(t)
-	})
-	return "OK", err
+	}
+	e.fresh = false // the table has joined the CRRs
+	return e.backfill(t)
 }
 
 // asTable is crsql_as_table(table): it makes a CRR an ordinary table again, and drops its clocks.

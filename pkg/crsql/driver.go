@@ -88,7 +88,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	}
 	inner, err := c.sqlite.PrepareContext(ctx, query)
 	if err != nil {
-		return nil, err
+		return nil, explain(err)
 	}
 	return &stmt{SQLiteStmt: inner.(*sqlite3.SQLiteStmt), engine: c.engine, text: t}, nil
 }
@@ -100,7 +100,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	}
 	result, err := c.sqlite.ExecContext(ctx, query, args)
 	c.engine.leave(t, err)
-	return result, err
+	return result, explain(err)
 }
 
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
@@ -125,7 +125,7 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	}
 	result, err := s.SQLiteStmt.ExecContext(ctx, args)
 	s.engine.leave(s.text, err)
-	return result, err
+	return result, explain(err)
 }
 
 func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
@@ -165,7 +165,7 @@ type rows struct {
 func wrapRows(inner driver.Rows, err error, e *engine, t text) (driver.Rows, error) {
 	if err != nil {
 		e.leave(t, err)
-		return nil, err
+		return nil, explain(err)
 	}
 	return &rows{SQLiteRows: inner.(*sqlite3.SQLiteRows), engine: e, text: t}, nil
 }

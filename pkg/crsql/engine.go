@@ -71,6 +71,9 @@ func newEngine(c *sqlite3.SQLiteConn) (*engine, error) {
 	if err := e.register(); err != nil {
 		return nil, fmt.Errorf("register the SQL functions: %w", err)
 	}
+	if err := e.registerModules(); err != nil {
+		return nil, fmt.Errorf("register the virtual tables: %w", err)
+	}
 	c.RegisterCommitHook(e.commitHook)
 	c.RegisterRollbackHook(e.rollbackHook)
 	return e, nil
