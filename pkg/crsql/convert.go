@@ -2,6 +2,7 @@ package crsql
 
 import (
 	"database/sql/driver"
+	"math"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -53,7 +54,15 @@ func toInt64(v any) int64 {
 	case int64:
 		return v
 	case float64:
+		switch { // Go leaves open what becomes of a number that is too large
+		case v <= math.MinInt64:
+			return math.MinInt64
+		case v >= math.MaxInt64:
+			return math.MaxInt64
+		}
 		return int64(v)
+	case []byte:
+		return toInt64(string(v))
 	case string:
 		v = strings.TrimSpace(v)
 		end := 0
@@ -86,6 +95,8 @@ func toBytes(v any) []byte {
 		return []byte(v)
 	case []byte:
 		return v
+	case int64:
+		return strconv.AppendInt(nil, v, 10)
 	}
 	return nil
 }

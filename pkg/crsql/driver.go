@@ -88,6 +88,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	}
 	inner, err := c.sqlite.PrepareContext(ctx, query)
 	if err != nil {
+		c.engine.forget() // the view may be gone
 		return nil, explain(err)
 	}
 	return &stmt{SQLiteStmt: inner.(*sqlite3.SQLiteStmt), engine: c.engine, text: t}, nil
@@ -100,7 +101,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	}
 	result, err := c.sqlite.ExecContext(ctx, query, args)
 	c.engine.leave(t, err)
-	return result, explain(err)
+	return c.engine.counted(result), explain(err)
 }
 
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
@@ -111,6 +112,24 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	inner, err := c.sqlite.QueryContext(ctx, query, args)
 	return wrapRows(inner, err, c.engine, t)
 }
+
+// counted is the result of a statement with the rows that it inserted into crsql_changes. SQLite does not count a view's.
+func (e *engine) counted(result driver.Result) driver.Result {
+	if e.merged == 0 || result == nil {
+		return result
+	}
+	if n, err := result.RowsAffected(); err != nil || n != 0 {
+		return result // a trigger inserted them
+	}
+	return countedResult{result, e.merged}
+}
+
+type countedResult struct {
+	driver.Result
+	rows int64
+}
+
+func (r countedResult) RowsAffected() (int64, error) { return r.rows, nil }
 
 // A stmt is mattn's statement, with the engine told of each run.
 type stmt struct {
@@ -125,7 +144,7 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	}
 	result, err := s.SQLiteStmt.ExecContext(ctx, args)
 	s.engine.leave(s.text, err)
-	return result, explain(err)
+	return s.engine.counted(result), explain(err)
 }
 
 func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {

@@ -46,6 +46,7 @@ type engine struct {
 	fresh      bool  // refresh has been done
 	multi      bool  // the text holds several statements, so that each may change what refresh looks at
 	committed  bool  // the commit hook has run
+	merged     int64 // rows that it has inserted into crsql_changes
 	quiet      bool  // the engine works on its own temporary objects: no commit worth a notice
 	merging    bool  // applyChanges runs
 	mergeAuto  bool  // it runs outside an explicit transaction
@@ -120,7 +121,7 @@ func (e *engine) forget() {
 
 // enter is called before each statement that the connection's user runs, leave after it.
 func (e *engine) enter(t text) error {
-	e.fresh, e.multi, e.committed = false, t.multi, false
+	e.fresh, e.multi, e.committed, e.merged = false, t.multi, false, 0
 	if t.rollback {
 		e.readInTx = true
 		e.forget()

@@ -41,7 +41,7 @@ func (e *engine) register() error {
 		"crsql_rows_impacted":         func() int64 { return e.rowsImpacted },
 		"crsql_internal_sync_bit": func(args ...any) int64 {
 			if len(args) == 1 {
-				e.syncBit = toInt64(args[0])
+				e.syncBit = int64(int32(toInt64(args[0]))) // as wide as the stock engine's
 			}
 			return e.syncBit
 		},
@@ -129,5 +129,6 @@ func (e *engine) mergeRow(args []any) (any, error) {
 		return nil, err
 	}
 	_, err := e.merge(change.DBVersion, []changeset.Change{change})
+	e.merged++
 	return int64(0), err
 }

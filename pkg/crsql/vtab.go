@@ -13,7 +13,7 @@ import (
 )
 
 // HasVirtualTables reports whether the program was built with mattn/go-sqlite3's tag sqlite_vtable, and so has
-// crsql_unpack_columns and clset. Everything else does not depend on it.
+// crsql_unpack_columns, clset, and crsql_changes in views and triggers of the schema. Nothing else depends on it.
 const HasVirtualTables = true
 
 // registerModules makes the virtual tables known to the connection.
@@ -23,6 +23,9 @@ func (e *engine) registerModules() error {
 	}
 	if err := e.sqlite.CreateModule("clset", &clsetModule{e}); err != nil {
 		return fmt.Errorf("clset: %w", err)
+	}
+	if err := e.sqlite.CreateModule("crsql_changes", &changesModule{e: e}); err != nil {
+		return fmt.Errorf("crsql_changes: %w", err)
 	}
 	return nil
 }
@@ -121,6 +124,12 @@ func (u *unpackCursor) Column(c *sqlite3.SQLiteContext, column int) (err error) 
 	} else if u.at < len(u.values) {
 		v = u.values[u.at]
 	}
+	setResult(c, v)
+	return nil
+}
+
+// setResult makes v what a virtual table gives for a column.
+func setResult(c *sqlite3.SQLiteContext, v changeset.Value) {
 	switch v := toDriver(v).(type) {
 	case int64:
 		c.ResultInt64(v)
@@ -137,7 +146,6 @@ func (u *unpackCursor) Column(c *sqlite3.SQLiteContext, column int) (err error) 
 	default:
 		c.ResultNull()
 	}
-	return nil
 }
 
 // clsetModule makes a CRR and its tables with one statement, and drops them with one:

@@ -137,6 +137,13 @@ func TestVirtualTablesUnderGC(t *testing.T) {
 			}
 			d.run("INSERT INTO note VALUES (?, ?)", i, text)
 			d.run("SELECT rowid, schema FROM note_schema(1, 2)")
+			rows = d.run("SELECT a.val, b.db_version, b.pk FROM main.crsql_changes AS a JOIN main.crsql_changes AS b ON b.db_version = a.db_version WHERE a.db_version > ?", i)
+			if len(rows) != 1 || string(rows[0][0].Bytes()) != text || rows[0][1].Int64() != int64(i+1) {
+				t.Fatalf("round %d: %s", i, dump(rows))
+			}
+			if _, err := d.try("SELECT * FROM main.crsql_changes LIMIT 1"); err != nil { // its cursor is closed in the middle
+				t.Fatal(err)
+			}
 			if _, err := d.try("SELECT cell FROM crsql_unpack_columns(?)", []byte{255, 1}); err == nil {
 				t.Fatal("a short package is accepted")
 			}
