@@ -18,7 +18,7 @@ func explain(err error) error {
 	if lacks := lacksModule(message); lacks != "" {
 		return fmt.Errorf("%s (%w)", lacks, err)
 	}
-	if strings.HasPrefix(message, "unsafe use of crsql_") {
+	if strings.Contains(message, "unsafe use of crsql_") {
 		return fmt.Errorf("%w: the triggers of CRRs and ordered tables call Go functions, which SQLite lets a schema use only under PRAGMA trusted_schema = ON, its default", err)
 	}
 	return err
