@@ -382,7 +382,7 @@ func TestChangesViewDropped(t *testing.T) {
 	for _, how := range []string{"query", "prepare"} {
 		d.run("SELECT * FROM crsql_changes")
 		_, _ = d.try("DROP VIEW temp.crsql_changes") // which is the virtual table's name too, if there is one
-		for range 2 { // the first may fail
+		for range 2 {                                // the first may fail
 			if how == "query" {
 				_, _ = d.try("SELECT * FROM crsql_changes")
 			} else if st, err := d.conn.PrepareContext(context.Background(), "SELECT * FROM crsql_changes"); err == nil {
