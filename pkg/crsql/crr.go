@@ -38,7 +38,7 @@ func (e *engine) createCRR(name string) error {
 			return err
 		}
 	}
-	e.fresh = false // the table has joined the CRRs
+	e.outdate() // the table has joined the CRRs
 	return e.backfill(t)
 }
 
@@ -74,7 +74,7 @@ func (e *engine) alter(savepoint string, f func() error) error {
 	e.stmts.release() // a table cannot be dropped while a statement looks at it
 	err := f()
 	if err == nil {
-		e.fresh = false
+		e.outdate()
 		err = e.ensureView()
 	}
 	if err != nil {

@@ -68,6 +68,7 @@ func (c *conn) Ping(ctx context.Context) error { return c.sqlite.Ping(ctx) }
 func (c *conn) Begin() (driver.Tx, error) { return c.BeginTx(context.Background(), driver.TxOptions{}) }
 
 func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	c.engine.outdate()
 	inner, err := c.sqlite.BeginTx(ctx, opts)
 	if err != nil {
 		return nil, err
@@ -91,7 +92,11 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 		c.engine.forget() // the view may be gone
 		return nil, explain(err)
 	}
-	return &stmt{SQLiteStmt: inner.(*sqlite3.SQLiteStmt), engine: c.engine, text: t}, nil
+	s := &stmt{SQLiteStmt: inner.(*sqlite3.SQLiteStmt), engine: c.engine, text: t}
+	if t.merge {
+		s.direct = readDirectMerge(query)
+	}
+	return s, nil
 }
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
@@ -136,9 +141,15 @@ type stmt struct {
 	*sqlite3.SQLiteStmt
 	engine *engine
 	text   text
+	direct *directMerge // nil: not one
 }
 
 func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	if s.direct != nil && !s.engine.sqlite.AutoCommit() {
+		if change, ok := s.direct.change(args); ok {
+			return s.engine.mergeDirect(ctx, s.text, change)
+		}
+	}
 	if err := s.engine.enter(s.text); err != nil {
 		return nil, err
 	}
@@ -205,7 +216,7 @@ type tx struct {
 }
 
 func (t *tx) Commit() error {
-	t.engine.fresh = false
+	t.engine.outdate()
 	err := t.inner.Commit()
 	t.engine.leave(text{}, err)
 	return err
@@ -220,6 +231,8 @@ func (t *tx) Rollback() error {
 // A text is what the engine wants to know of a statement's text before it runs. It may see more than there is, in a
 // comment or a string: then it does a little work for nothing.
 type text struct {
+	plain    bool // one statement that cannot change the schema by itself, nor begin or end a transaction
+	merge    bool // inserts into crsql_changes
 	changes  bool // names crsql_changes
 	rollback bool // may undo a part of a transaction, of which SQLite tells nobody
 	multi    bool // may hold several statements
@@ -237,7 +250,20 @@ func readText(query string) text {
 			t.multi = t.multi || strings.TrimSpace(query[i+1:]) != ""
 		}
 	}
+	t.plain = !t.multi && plainVerb(query)
+	t.merge = t.plain && hasFold(query, "INSERT INTO crsql_changes")
 	return t
+}
+
+// plainVerb reports whether a statement begins with a verb that reads or writes rows. Behind a comment it need not see.
+func plainVerb(query string) bool {
+	query = strings.TrimLeft(query, " \t\r\n")
+	for _, verb := range [...]string{"SELECT ", "INSERT ", "UPDATE ", "DELETE ", "REPLACE ", "VALUES", "WITH "} {
+		if hasFold(query, verb) {
+			return true
+		}
+	}
+	return false
 }
 
 func hasFold(s, prefix string) bool {

@@ -35,6 +35,7 @@ type engine struct {
 	order         []*table          // the CRRs in the order of their creation
 	clockTables   []string          // all clock tables, also those whose table is gone
 	ordinals      map[changeset.SiteID]int64
+	sites         map[int64]changeset.SiteID // by ordinal
 
 	dbVersion    int64 // as of the last commit
 	pending      int64 // that this transaction gives its rows; unknown if it has written none
@@ -44,16 +45,20 @@ type engine struct {
 
 	// State of the statement that runs.
 	fresh      bool  // refresh has been done
+	freshTx    bool  // and in the explicit transaction that is open, so that only this connection can change anything
+	mayAlter   bool  // this connection may have changed the schema since it was looked at
 	multi      bool  // the text holds several statements, so that each may change what refresh looks at
 	committed  bool  // the commit hook has run
 	merged     int64 // rows that it has inserted into crsql_changes
 	quiet      bool  // the engine works on its own temporary objects: no commit worth a notice
-	merging    bool  // applyChanges runs
+	merging    bool  // changes are being merged
+	nested     bool  // by a function, inside the statement that calls it
 	mergeAuto  bool  // it runs outside an explicit transaction
 	readInTx   bool  // the schema was read in this transaction, and a rollback may revert it
 	viewSchema int64 // schemaVersion that crsql_changes was made for
 
-	merger rowMerge // of the row that is being merged; kept for its buffers
+	merger    rowMerge            // of the row that is being merged; kept for its buffers
+	mergeList [1]changeset.Change // what mergeOne merges
 }
 
 // newEngine prepares c for CRRs, creating cr-sqlite's own tables if the database lacks them, and registers the SQL
@@ -106,14 +111,26 @@ func (e *engine) rollbackHook() {
 
 func (e *engine) endTransaction() {
 	e.pending, e.seq, e.rowsImpacted, e.readInTx = unknown, 0, 0, false
+	e.freshTx, e.merger.known = false, false
+}
+
+func (e *engine) forgetSites() {
+	clear(e.ordinals)
+	clear(e.sites)
+}
+
+// outdate makes the next refresh look at everything.
+func (e *engine) outdate() {
+	e.fresh, e.freshTx, e.mayAlter = false, false, true
+	e.merger.known = false
 }
 
 // forget drops what was read in a transaction that has been undone, wholly or up to a savepoint.
 func (e *engine) forget() {
-	clear(e.ordinals)
+	e.forgetSites()
 	e.settings.known = false
 	e.viewSchema = unknown
-	e.fresh = false
+	e.outdate()
 	if e.readInTx {
 		e.schemaVersion = unknown
 	}
@@ -121,7 +138,14 @@ func (e *engine) forget() {
 
 // enter is called before each statement that the connection's user runs, leave after it.
 func (e *engine) enter(t text) error {
-	e.fresh, e.multi, e.committed, e.merged = false, t.multi, false, 0
+	e.multi, e.committed, e.merged = t.multi, false, 0
+	e.fresh = e.freshTx
+	if !t.plain {
+		e.outdate()
+	}
+	if !t.merge {
+		e.merger.known = false
+	}
 	if t.rollback {
 		e.readInTx = true
 		e.forget()
@@ -149,35 +173,40 @@ func (e *engine) refresh() error {
 	if e.fresh && !e.multi {
 		return nil
 	}
-	schema, err := e.pragma(stmtSchemaVersion, "PRAGMA main.schema_version")
-	if err != nil {
-		return err
-	}
-	if schema != e.schemaVersion {
-		if err := e.readSchema(); err != nil {
-			return err
-		}
-		e.schemaVersion, e.readInTx = schema, true
-	}
 	data, err := e.pragma(stmtDataVersion, "PRAGMA main.data_version")
 	if err != nil {
 		return err
+	}
+	// Who else changes the schema commits.
+	if e.mayAlter || e.multi || data != e.dataVersion {
+		schema, err := e.pragma(stmtSchemaVersion, "PRAGMA main.schema_version")
+		if err != nil {
+			return err
+		}
+		if schema != e.schemaVersion {
+			if err := e.readSchema(); err != nil {
+				return err
+			}
+			e.schemaVersion, e.readInTx = schema, true
+		}
 	}
 	if data != e.dataVersion {
 		if err := e.readSiteID(); err != nil {
 			return err
 		}
 		e.dataVersion, e.dbVersion = data, unknown
+		e.merger.known = false
+		e.forgetSites()
 		e.settings.known = false
-		clear(e.ordinals)
 	}
 	if err := e.readSettings(); err != nil {
 		return err
 	}
 	if e.multi {
-		clear(e.ordinals)
+		e.forgetSites()
 	}
-	e.fresh = true
+	e.fresh, e.mayAlter = true, false
+	e.freshTx = !e.multi && !e.sqlite.AutoCommit()
 	return nil
 }
 

@@ -26,3 +26,12 @@ func marks(n int) string { return strings.TrimSuffix(strings.Repeat("?,", n), ",
 
 // isParams returns `"a" IS ? AND "b" IS ?`.
 func isParams(names []string) string { return idents("", names, " IS ? AND ") + " IS ?" }
+
+// equalColumns returns the condition under which two tables agree in the columns: "a"."x" IS "b"."x" AND ...
+func equalColumns(a, b string, names []string) string {
+	on := make([]string, len(names))
+	for i, name := range names {
+		on[i] = a + "." + ident(name) + " IS " + b + "." + ident(name)
+	}
+	return strings.Join(on, " AND ")
+}

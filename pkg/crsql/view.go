@@ -97,15 +97,11 @@ func (t *table) changesSQL(extra string) string {
 		b.WriteString(" END")
 		val = b.String()
 	}
-	on := make([]string, len(t.pks))
-	for i, pk := range t.pks {
-		on[i] = "t." + ident(pk) + " IS k." + ident(pk)
-	}
 	return "SELECT " + extra + literal(t.name) + ", crsql_pack_columns(" + idents("k.", t.pks, ",") + "), c.col_name, " + val +
 		", c.col_version, c.db_version, s.site_id, coalesce(l.col_version, 1), c.seq" +
 		" FROM " + t.clock() + " AS c" +
 		" JOIN " + t.keys() + " AS k ON k.__crsql_key = c.key" +
 		" LEFT JOIN main.crsql_site_id AS s ON s.ordinal = c.site_id" +
 		" LEFT JOIN " + t.clock() + " AS l ON l.key = c.key AND l.col_name = " + sentinel +
-		" LEFT JOIN " + t.base() + " AS t ON " + strings.Join(on, " AND ")
+		" LEFT JOIN " + t.base() + " AS t ON " + equalColumns("t", "k", t.pks)
 }

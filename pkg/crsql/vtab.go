@@ -230,7 +230,7 @@ func (e *engine) dropSet(name string) error {
 			return err
 		}
 	}
-	e.fresh = false
+	e.outdate()
 	return e.ensureView()
 }
 
