@@ -17,18 +17,23 @@ var ErrBusy = errors.New("a trigger cannot write to crsql_changes while changes 
 type ChangeError struct {
 	Index  int    // of the change in the slice that was applied
 	Table  string // the change's
+	PK     []byte // the change's, packed; not to be modified
 	CID    string // the change's
 	Reason string // a sentence without its full stop
 	Err    error  // the underlying error, if there is one
 }
 
-// Error returns the table, the column, the reason and the underlying error.
+// Key returns the values of the change's primary key as SQL, such as (1, 'ab'), cut to about 100 characters. One that
+// does not parse is shown as a blob.
+func (e *ChangeError) Key() string { return keyText(e.PK) }
+
+// Error returns the table, the key, the column, the reason and the underlying error. Long names are cut.
 func (e *ChangeError) Error() string {
 	reason := e.Reason
 	if e.Err != nil {
 		reason += ": " + e.Err.Error()
 	}
-	return fmt.Sprintf("change to table %q, column %q: %s", e.Table, e.CID, reason)
+	return fmt.Sprintf("change to table %s, key %s, column %s: %s", nameText(e.Table), e.Key(), nameText(e.CID), reason)
 }
 
 // Unwrap returns the underlying error.

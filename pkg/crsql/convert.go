@@ -48,34 +48,43 @@ func fromDriver(v any) changeset.Value {
 	return changeset.Null()
 }
 
-// toInt64 reads a function's argument as sqlite3_value_int64 does.
+// toInt64 reads a function's argument as sqlite3_value_int64 does: a text or blob by the integer that it begins with,
+// and what is out of range as the nearest integer.
 func toInt64(v any) int64 {
 	switch v := v.(type) {
 	case int64:
 		return v
 	case float64:
-		switch { // Go leaves open what becomes of a number that is too large
-		case v <= math.MinInt64:
+		const largest = 1<<63 - 1024 // that is a float64 below 2^63
+		switch {
+		case v < -largest:
 			return math.MinInt64
-		case v >= math.MaxInt64:
+		case v > largest:
 			return math.MaxInt64
 		}
 		return int64(v)
-	case []byte:
-		return toInt64(string(v))
 	case string:
-		v = strings.TrimSpace(v)
-		end := 0
-		for end < len(v) && (v[end] >= '0' && v[end] <= '9' || end == 0 && (v[0] == '-' || v[0] == '+')) {
-			end++
-		}
-		n, _ := strconv.ParseInt(v[:end], 10, 64) // out of range gives the nearest, anything else 0
-		return n
+		return leadingInt64(v)
+	case []byte:
+		return leadingInt64(string(v[:min(len(v), maxNumber)]))
 	}
 	return 0
 }
 
-// toText reads a function's argument as a name.
+// maxNumber is how many bytes of a blob are looked at for a number.
+const maxNumber = 4096
+
+func leadingInt64(s string) int64 {
+	s = strings.TrimLeft(s, " \t\n\v\f\r")
+	end := 0
+	for end < len(s) && (s[end] >= '0' && s[end] <= '9' || end == 0 && (s[0] == '-' || s[0] == '+')) {
+		end++
+	}
+	n, _ := strconv.ParseInt(s[:end], 10, 64) // out of range gives the nearest, anything else 0
+	return n
+}
+
+// toText reads a function's argument as sqlite3_value_text does.
 func toText(v any) string {
 	switch v := v.(type) {
 	case string:
@@ -84,19 +93,41 @@ func toText(v any) string {
 		return string(v)
 	case int64:
 		return strconv.FormatInt(v, 10)
+	case float64:
+		return floatText(v, floatDigits)
 	}
 	return ""
 }
 
-// toBytes reads a function's argument as a blob.
+// floatDigits is how many digits cr-sqlite's SQLite writes of a number.
+const floatDigits = 15
+
+// floatText returns a number as SQLite writes it, with a decimal point and so many digits at most; -1: as many as tell
+// it from all others.
+func floatText(v float64, digits int) string {
+	switch {
+	case v == 0:
+		return "0.0" // also the negative one
+	case math.IsInf(v, 0):
+		return strings.TrimPrefix(strconv.FormatFloat(v, 'g', -1, 64), "+")
+	}
+	mantissa, exponent, found := strings.Cut(strconv.FormatFloat(v, 'g', digits, 64), "e")
+	if !strings.Contains(mantissa, ".") {
+		mantissa += ".0"
+	}
+	if found {
+		return mantissa + "e" + exponent
+	}
+	return mantissa
+}
+
+// toBytes reads a function's argument as sqlite3_value_blob does.
 func toBytes(v any) []byte {
 	switch v := v.(type) {
-	case string:
-		return []byte(v)
 	case []byte:
 		return v
-	case int64:
-		return strconv.AppendInt(nil, v, 10)
+	case string, int64, float64:
+		return []byte(toText(v))
 	}
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 // asCRR is crsql_as_crr([schema,] table): it makes an ordinary table a CRR. Doing it again changes nothing.
 func (e *engine) asCRR(args []any) (any, error) {
 	if len(args) == 2 && !strings.EqualFold(toText(args[0]), "main") {
-		return nil, fmt.Errorf("only tables of the main database can be CRRs, not those of %q", toText(args[0]))
+		return nil, fmt.Errorf("only tables of the main database can be CRRs, not those of %s", nameText(toText(args[0])))
 	}
 	if len(args) != 1 && len(args) != 2 {
 		return nil, errors.New("give the name of the table, or \"main\" and the name")
@@ -77,13 +77,22 @@ func (e *engine) alter(savepoint string, f func() error) error {
 		e.outdate()
 		err = e.ensureView()
 	}
+	undo := error(nil)
 	if err != nil {
-		undo := e.exec("ROLLBACK TO " + savepoint)
+		undo = e.exec("ROLLBACK TO " + savepoint)
 		e.readInTx = true
 		e.forget()
-		err = errors.Join(err, undo)
 	}
-	return errors.Join(err, e.exec("RELEASE "+savepoint))
+	if undo == nil {
+		undo = e.exec("RELEASE " + savepoint)
+	}
+	if undo != nil {
+		e.undo = append(e.undo, savepoint)
+		if err == nil {
+			err = undo
+		}
+	}
+	return err
 }
 
 func dropTriggersSQL(name string) []string {

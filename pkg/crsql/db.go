@@ -197,6 +197,7 @@ func (db *DB) take(ctx context.Context, pool chan *session) (*session, error) {
 }
 
 // transact runs f in a write transaction, which is durable when transact returns nil and undone otherwise. Others wait.
+// It ends soon after ctx does, whatever f runs on the session.
 func (db *DB) transact(ctx context.Context, f func(*session) error) (err error) {
 	s, err := db.take(ctx, db.writer)
 	if err != nil {
@@ -211,6 +212,14 @@ func (db *DB) transact(ctx context.Context, f func(*session) error) (err error) 
 			db.log.Error("a transaction could not be rolled back", "error", rollback)
 		}
 	}()
+	if err := s.within(ctx, func() error { return db.inTransaction(s, f) }); err != nil {
+		return err
+	}
+	return s.run(context.Background(), "COMMIT") // whole or not at all: not cut short by ctx
+}
+
+// inTransaction does what transact does between BEGIN and COMMIT.
+func (db *DB) inTransaction(s *session, f func(*session) error) error {
 	changed, err := s.changedByOthers()
 	if err != nil {
 		return err
@@ -224,13 +233,10 @@ func (db *DB) transact(ctx context.Context, f func(*session) error) (err error) 
 	if err := f(s); err != nil {
 		return err
 	}
-	if s.conn.sqlite.AutoCommit() {
-		return errors.New("a statement has rolled the transaction back: nothing was written")
+	if err := s.inTransaction(); err != nil {
+		return fmt.Errorf("nothing was written: %w", err)
 	}
-	if err := db.seal(s); err != nil {
-		return err
-	}
-	return s.run(context.Background(), "COMMIT") // whole or not at all: not cut short by ctx
+	return db.seal(s)
 }
 
 // begin starts a write transaction. SQLite waits for locks without looking at the context, so it waits in steps.
@@ -251,7 +257,7 @@ func (db *DB) begin(ctx context.Context, s *session) error {
 	}
 }
 
-// snapshot runs f in a read transaction: all that f reads is of one moment.
+// snapshot runs f in a read transaction: all that f reads is of one moment. It ends soon after ctx does.
 func (db *DB) snapshot(ctx context.Context, f func(*session) error) error {
 	s, err := db.take(ctx, db.readers)
 	if err != nil {
@@ -269,8 +275,10 @@ func (db *DB) snapshot(ctx context.Context, f func(*session) error) error {
 			}
 		}
 	}()
-	if err := s.current(); err != nil {
-		return err
-	}
-	return f(s)
+	return s.within(ctx, func() error {
+		if err := s.current(); err != nil {
+			return err
+		}
+		return f(s)
+	})
 }

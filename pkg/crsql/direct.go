@@ -125,13 +125,11 @@ func changeOfRow(row []any) changeset.Change {
 
 // mergeDirect merges a change within the transaction that is open, as a statement. An error undoes the statement; where
 // half of a change has been written, which takes a full disk or the like, it undoes the transaction.
-func (e *engine) mergeDirect(ctx context.Context, t text, change changeset.Change) (driver.Result, error) {
-	if err := ctx.Err(); err != nil {
+func (c *conn) mergeDirect(ctx context.Context, t text, args []driver.NamedValue, change changeset.Change) (driver.Result, error) {
+	if err := c.enter(ctx, t, args); err != nil {
 		return nil, err
 	}
-	if err := e.enter(t); err != nil {
-		return nil, err
-	}
+	e := c.engine
 	err := e.mergeOne(change)
 	if err != nil && e.merger.half {
 		if undo := e.exec("ROLLBACK"); undo != nil {

@@ -6,6 +6,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
+	"net/url"
 	"strings"
 
 	"github.com/mattn/go-sqlite3"
@@ -16,12 +18,19 @@ const DriverName = "crsqlite"
 
 func init() { sql.Register(DriverName, &Driver{}) }
 
-// Driver opens connections to databases with CRRs. Its DSN is mattn/go-sqlite3's.
+// Driver opens connections to databases with CRRs. Its DSN is mattn/go-sqlite3's, save _mutex=no.
+//
+// It keeps database/sql's conventions: a call returns soon after its context has ended, having changed nothing, unless
+// it waits for another connection's lock, which takes the busy timeout. A connection that goes back to the pool leaves
+// no transaction open and has its triggers on. A read-only transaction cannot write.
 type Driver struct{}
 
 // Open opens a connection, creating cr-sqlite's own tables if the database has none: a database that is read-only must
 // have them already.
 func (*Driver) Open(dsn string) (driver.Conn, error) {
+	if err := checkDSN(dsn); err != nil {
+		return nil, err
+	}
 	inner, err := (&sqlite3.SQLiteDriver{}).Open(dsn)
 	if err != nil {
 		return nil, err
@@ -31,7 +40,21 @@ func (*Driver) Open(dsn string) (driver.Conn, error) {
 	if err != nil {
 		return nil, errors.Join(err, sqlite.Close())
 	}
-	return &conn{sqlite: sqlite, engine: e}, nil
+	i, err := newInterrupter(sqlite)
+	if err != nil {
+		return nil, errors.Join(err, sqlite.Close())
+	}
+	return &conn{sqlite: sqlite, engine: e, interrupter: i}, nil
+}
+
+// checkDSN refuses a connection that two goroutines cannot use at once: an interrupter has to.
+func checkDSN(dsn string) error {
+	_, query, _ := strings.Cut(dsn, "?")
+	params, err := url.ParseQuery(query)
+	if err == nil && params.Get("_mutex") == "no" {
+		err = errors.New("_mutex=no is not supported, statements could not be cancelled: leave it out of the DSN")
+	}
+	return err
 }
 
 // engineOf returns the engine of a connection that sql.Conn.Raw hands out.
@@ -45,8 +68,11 @@ func engineOf(driverConn any) (*engine, error) {
 
 // A conn is mattn's connection, with the engine told of each statement.
 type conn struct {
-	sqlite *sqlite3.SQLiteConn
-	engine *engine
+	sqlite      *sqlite3.SQLiteConn
+	engine      *engine
+	interrupter *interrupter
+	closed      bool
+	inTx        bool // between BeginTx and the end of its transaction
 }
 
 var (
@@ -56,24 +82,49 @@ var (
 	_ driver.ExecerContext      = (*conn)(nil)
 	_ driver.QueryerContext     = (*conn)(nil)
 	_ driver.Pinger             = (*conn)(nil)
+	_ driver.SessionResetter    = (*conn)(nil)
+	_ driver.Validator          = (*conn)(nil)
 )
 
 func (c *conn) Close() error {
+	if c.closed {
+		return nil
+	}
+	c.closed = true
 	c.engine.finalize()
-	return c.sqlite.Close()
+	return errors.Join(c.interrupter.close(), c.sqlite.Close())
 }
 
-func (c *conn) Ping(ctx context.Context) error { return c.sqlite.Ping(ctx) }
-
-func (c *conn) Begin() (driver.Tx, error) { return c.BeginTx(context.Background(), driver.TxOptions{}) }
-
-func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
-	c.engine.outdate()
-	inner, err := c.sqlite.BeginTx(ctx, opts)
-	if err != nil {
-		return nil, err
+func (c *conn) Ping(ctx context.Context) error {
+	if err := c.usable(ctx); err != nil {
+		return err
 	}
-	return &tx{inner: inner, engine: c.engine}, nil
+	return c.sqlite.Ping(ctx)
+}
+
+// usable returns why nothing can be run on the connection.
+func (c *conn) usable(ctx context.Context) error {
+	if c.closed {
+		return driver.ErrBadConn
+	}
+	return ctx.Err()
+}
+
+// errTxGone is why a statement is not run: outside its transaction it would be durable on its own.
+var errTxGone = errors.New("the transaction is over: SQLite rolled it back upon an error, or a statement ended it; roll back and begin anew")
+
+// enter prepares a statement's run. Unless it fails, leave has to follow.
+func (c *conn) enter(ctx context.Context, t text, args []driver.NamedValue) error {
+	if err := c.usable(ctx); err != nil {
+		return err
+	}
+	if c.inTx && c.sqlite.AutoCommit() {
+		return errTxGone
+	}
+	if err := checkArgs(args); err != nil {
+		return err
+	}
+	return c.engine.enter(t)
 }
 
 func (c *conn) Prepare(query string) (driver.Stmt, error) {
@@ -81,7 +132,13 @@ func (c *conn) Prepare(query string) (driver.Stmt, error) {
 }
 
 func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	t := readText(query)
+	t, err := readText(query)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.usable(ctx); err != nil {
+		return nil, err
+	}
 	if t.changes { // the view must be there to be named
 		if err := c.engine.enter(t); err != nil {
 			return nil, err
@@ -92,7 +149,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 		c.engine.forget() // the view may be gone
 		return nil, explain(err)
 	}
-	s := &stmt{SQLiteStmt: inner.(*sqlite3.SQLiteStmt), engine: c.engine, text: t}
+	s := &stmt{SQLiteStmt: inner.(*sqlite3.SQLiteStmt), conn: c, text: t}
 	if t.merge {
 		s.direct = readDirectMerge(query)
 	}
@@ -100,22 +157,53 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 }
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	t := readText(query)
-	if err := c.engine.enter(t); err != nil {
+	t, err := readText(query)
+	if err != nil {
 		return nil, err
 	}
-	result, err := c.sqlite.ExecContext(ctx, query, args)
+	return c.exec(ctx, t, args, func() (driver.Result, error) {
+		return c.sqlite.ExecContext(context.Background(), query, args)
+	})
+}
+
+// exec runs a statement, which must not watch ctx itself.
+func (c *conn) exec(ctx context.Context, t text, args []driver.NamedValue, run func() (driver.Result, error)) (driver.Result, error) {
+	if err := c.enter(ctx, t, args); err != nil {
+		return nil, err
+	}
+	w := c.interrupter.watch(ctx)
+	result, err := run()
+	w.stop()
+	err = interrupted(ctx, err)
 	c.engine.leave(t, err)
 	return c.engine.counted(result), explain(err)
 }
 
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	t := readText(query)
-	if err := c.engine.enter(t); err != nil {
+	t, err := readText(query)
+	if err != nil {
 		return nil, err
 	}
-	inner, err := c.sqlite.QueryContext(ctx, query, args)
-	return wrapRows(inner, err, c.engine, t)
+	return c.query(ctx, t, args, func() (driver.Rows, error) {
+		return c.sqlite.QueryContext(context.Background(), query, args)
+	})
+}
+
+// query starts a statement, which must not watch ctx itself.
+func (c *conn) query(ctx context.Context, t text, args []driver.NamedValue, run func() (driver.Rows, error)) (driver.Rows, error) {
+	if err := c.enter(ctx, t, args); err != nil {
+		return nil, err
+	}
+	w := c.interrupter.watch(ctx)
+	inner, err := run()
+	if err != nil {
+		w.stop()
+		err = interrupted(ctx, err)
+		c.engine.leave(t, err)
+		return nil, explain(err)
+	}
+	w.work(false)
+	return &rows{SQLiteRows: inner.(*sqlite3.SQLiteRows), ctx: ctx, watch: w, engine: c.engine, text: t}, nil
 }
 
 // counted is the result of a statement with the rows that it inserted into crsql_changes. SQLite does not count a view's.
@@ -139,31 +227,40 @@ func (r countedResult) RowsAffected() (int64, error) { return r.rows, nil }
 // A stmt is mattn's statement, with the engine told of each run.
 type stmt struct {
 	*sqlite3.SQLiteStmt
-	engine *engine
+	conn   *conn
 	text   text
+	closed bool
 	direct *directMerge // nil: not one
 }
 
+var errStmtClosed = errors.New("the statement is closed")
+
+func (s *stmt) Close() error {
+	s.closed = true
+	return s.SQLiteStmt.Close()
+}
+
 func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
-	if s.direct != nil && !s.engine.sqlite.AutoCommit() {
+	if s.closed {
+		return nil, errStmtClosed
+	}
+	if s.direct != nil && !s.conn.sqlite.AutoCommit() {
 		if change, ok := s.direct.change(args); ok {
-			return s.engine.mergeDirect(ctx, s.text, change)
+			return s.conn.mergeDirect(ctx, s.text, args, change)
 		}
 	}
-	if err := s.engine.enter(s.text); err != nil {
-		return nil, err
-	}
-	result, err := s.SQLiteStmt.ExecContext(ctx, args)
-	s.engine.leave(s.text, err)
-	return s.engine.counted(result), explain(err)
+	return s.conn.exec(ctx, s.text, args, func() (driver.Result, error) {
+		return s.SQLiteStmt.ExecContext(context.Background(), args)
+	})
 }
 
 func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
-	if err := s.engine.enter(s.text); err != nil {
-		return nil, err
+	if s.closed {
+		return nil, errStmtClosed
 	}
-	inner, err := s.SQLiteStmt.QueryContext(ctx, args)
-	return wrapRows(inner, err, s.engine, s.text)
+	return s.conn.query(ctx, s.text, args, func() (driver.Rows, error) {
+		return s.SQLiteStmt.QueryContext(context.Background(), args)
+	})
 }
 
 // Exec is ExecContext for callers older than contexts; database/sql is none of them.
@@ -187,44 +284,34 @@ func named(args []driver.Value) []driver.NamedValue {
 // rows are mattn's rows. A statement that returns rows may commit when it is closed.
 type rows struct {
 	*sqlite3.SQLiteRows
+	ctx    context.Context // of the statement
+	watch  *watch
 	engine *engine
 	text   text
 	closed bool
 }
 
-func wrapRows(inner driver.Rows, err error, e *engine, t text) (driver.Rows, error) {
-	if err != nil {
-		e.leave(t, err)
-		return nil, explain(err)
+func (r *rows) Next(dest []driver.Value) error {
+	if err := r.ctx.Err(); err != nil {
+		return err
 	}
-	return &rows{SQLiteRows: inner.(*sqlite3.SQLiteRows), engine: e, text: t}, nil
+	r.watch.work(true)
+	err := r.SQLiteRows.Next(dest)
+	r.watch.work(false)
+	if err == io.EOF {
+		return err
+	}
+	return interrupted(r.ctx, err)
 }
 
 func (r *rows) Close() error {
-	err := r.SQLiteRows.Close()
-	if !r.closed {
-		r.closed = true
-		r.engine.leave(r.text, err)
+	if r.closed {
+		return nil
 	}
-	return err
-}
-
-// A tx ends through mattn's connection, past conn.
-type tx struct {
-	inner  driver.Tx
-	engine *engine
-}
-
-func (t *tx) Commit() error {
-	t.engine.outdate()
-	err := t.inner.Commit()
-	t.engine.leave(text{}, err)
-	return err
-}
-
-func (t *tx) Rollback() error {
-	err := t.inner.Rollback()
-	t.engine.leave(text{rollback: true}, err)
+	r.closed = true
+	r.watch.stop()
+	err := r.SQLiteRows.Close()
+	r.engine.leave(r.text, err)
 	return err
 }
 
@@ -235,24 +322,34 @@ type text struct {
 	merge    bool // inserts into crsql_changes
 	changes  bool // names crsql_changes
 	rollback bool // may undo a part of a transaction, of which SQLite tells nobody
+	drop     bool // may drop crsql_changes
 	multi    bool // may hold several statements
 }
 
-func readText(query string) text {
+// readText reads a statement's text, and refuses one that SQLite would run a part of.
+func readText(query string) (text, error) {
 	var t text
+	if len(query) > maxSQL {
+		return t, fmt.Errorf("the SQL text has %d bytes, more than SQLite's limit of %d", len(query), maxSQL)
+	}
 	for i := 0; i < len(query); i++ {
 		switch query[i] {
 		case 'c', 'C':
 			t.changes = t.changes || hasFold(query[i:], "crsql_changes")
 		case 'r', 'R':
 			t.rollback = t.rollback || hasFold(query[i:], "rollback")
+		case 'd', 'D':
+			t.drop = t.drop || hasFold(query[i:], "drop")
 		case ';':
 			t.multi = t.multi || strings.TrimSpace(query[i+1:]) != ""
+		case 0:
+			return t, fmt.Errorf("the SQL text holds a NUL at byte %d, where SQLite would stop to read it: pass text as a parameter", i)
 		}
 	}
+	t.drop = t.drop && t.changes
 	t.plain = !t.multi && plainVerb(query)
 	t.merge = t.plain && hasFold(query, "INSERT INTO crsql_changes")
-	return t
+	return t, nil
 }
 
 // plainVerb reports whether a statement begins with a verb that reads or writes rows. Behind a comment it need not see.

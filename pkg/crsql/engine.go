@@ -57,6 +57,9 @@ type engine struct {
 	readInTx   bool  // the schema was read in this transaction, and a rollback may revert it
 	viewSchema int64 // schemaVersion that crsql_changes was made for
 
+	nesting int      // of SQL functions
+	undo    []string // savepoints that are to be rolled back and released, in order, once the statement is over
+
 	merger    rowMerge            // of the row that is being merged; kept for its buffers
 	mergeList [1]changeset.Change // what mergeOne merges
 }
@@ -138,6 +141,9 @@ func (e *engine) forget() {
 
 // enter is called before each statement that the connection's user runs, leave after it.
 func (e *engine) enter(t text) error {
+	if err := e.undoLeft(); err != nil {
+		return err
+	}
 	e.multi, e.committed, e.merged = t.multi, false, 0
 	e.fresh = e.freshTx
 	if !t.plain {
@@ -157,8 +163,14 @@ func (e *engine) enter(t text) error {
 }
 
 func (e *engine) leave(t text, err error) {
+	if len(e.undo) > 0 {
+		_ = e.undoLeft() // or the next statement does
+	}
 	if err != nil || t.rollback {
 		e.forget()
+	}
+	if t.drop {
+		e.viewSchema = unknown
 	}
 	if e.committed {
 		e.committed = false
@@ -166,6 +178,24 @@ func (e *engine) leave(t text, err error) {
 			e.onCommit()
 		}
 	}
+}
+
+// undoLeft undoes what a statement that was interrupted could not: within it everything is interrupted.
+func (e *engine) undoLeft() error {
+	for len(e.undo) > 0 {
+		if !e.sqlite.AutoCommit() { // otherwise SQLite has rolled back all
+			last := e.undo[len(e.undo)-1]
+			for _, sql := range []string{"ROLLBACK TO " + last, "RELEASE " + last} {
+				if err := e.exec(sql); err != nil {
+					return fmt.Errorf("undo what was interrupted: %w", err)
+				}
+			}
+			e.readInTx = true
+			e.forget()
+		}
+		e.undo = e.undo[:len(e.undo)-1]
+	}
+	return nil
 }
 
 // refresh brings what the engine knows of the database up to date, at most once a statement.

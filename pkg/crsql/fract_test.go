@@ -9,46 +9,21 @@ import (
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 )
 
-// A twin is one database in both engines, with the same site id, on which each statement must have the same outcome.
-type twin struct {
-	t      testing.TB
-	ours   *testDB
-	oracle *oracle
-	name   string
-}
-
-func newTwin(t testing.TB, o *oracle, name string) *twin {
+// newTwin is newPair, closed at the end of the test.
+func newTwin(t *testing.T, o *oracle, name string) *twin {
 	t.Helper()
-	w := &twin{t: t, ours: openTest(t, ":memory:"), oracle: o, name: name}
-	site := o.ask(name, false, oracleStep{SQL: "SELECT crsql_site_id()"})[0].rows[0][0]
-	w.ours.run("UPDATE crsql_site_id SET site_id = ? WHERE ordinal = 0", site.Bytes())
-	w.ours.engine.dataVersion = unknown // the site id is read again
+	w := newPair(t, o, name)
 	t.Cleanup(func() { o.ask(name, true) })
 	return w
 }
 
-// both runs a statement in both engines. They must agree whether it is an error.
-func (w *twin) both(sql string, args ...changeset.Value) (ours, theirs answer) {
-	w.t.Helper()
-	typed, native := make([]any, len(args)), make([]any, len(args))
-	for i, v := range args {
-		typed[i], native[i] = encodeTyped(v), toDriver(v)
-	}
-	theirs = w.oracle.ask(w.name, false, oracleStep{SQL: sql, Args: typed})[0]
-	ours.rows, ours.err = w.ours.try(sql, native...)
-	if (ours.err == nil) != (theirs.err == nil) {
-		w.t.Errorf("%s %v\nours:   %v\ntheirs: %v", sql, typed, ours.err, theirs.err)
+// agree runs a statement in both engines, which must agree whether it is an error.
+func (p *twin) agree(sql string, args ...changeset.Value) (ours, theirs answer) {
+	p.t.Helper()
+	if ours, theirs = p.ask(sql, args...); (ours.err == nil) != (theirs.err == nil) {
+		p.t.Errorf("%s: %s\nours:   %v\ntheirs: %v", p.name, sql, ours.err, theirs.err)
 	}
 	return ours, theirs
-}
-
-// same runs a query in both engines and compares the rows, without their order.
-func (w *twin) same(sql string, args ...changeset.Value) {
-	w.t.Helper()
-	ours, theirs := w.both(sql, args...)
-	if a, b := dump(ours.rows), dump(theirs.rows); a != b {
-		w.t.Errorf("%s\nours:\n%s\ntheirs:\n%s", sql, a, b)
-	}
 }
 
 const allSchema = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'crsql_%'"
@@ -65,10 +40,10 @@ func TestFractSchemaIsTheOriginals(t *testing.T) {
 		{`CREATE TABLE "it's"("k'y" INTEGER PRIMARY KEY NOT NULL, ord, "l'st")`, "'it''s', 'ord', 'l''st'"},
 	} {
 		w := newTwin(t, o, fmt.Sprintf("schema %d", i))
-		w.both(shape.create)
+		w.agree(shape.create)
 		for range 2 {
-			w.same("SELECT crsql_fract_as_ordered(" + shape.call + ")")
-			w.same(allSchema)
+			w.both("SELECT crsql_fract_as_ordered(" + shape.call + ")")
+			w.both(allSchema)
 		}
 	}
 }
@@ -76,24 +51,24 @@ func TestFractSchemaIsTheOriginals(t *testing.T) {
 func TestFractRefused(t *testing.T) {
 	o := startOracle(t)
 	w := newTwin(t, o, "A")
-	w.both("CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, ord, x)")
-	w.both("CREATE TABLE keyless(ord, x)")
-	w.both("CREATE VIEW v AS SELECT * FROM t")
+	w.agree("CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, ord, x)")
+	w.agree("CREATE TABLE keyless(ord, x)")
+	w.agree("CREATE VIEW v AS SELECT * FROM t")
 	for _, call := range []string{
 		"", "'t'", "'t', 'nowhere'", "'t', 'ord', 'nowhere'", "'t', 'ord', 'ord'", "'t', 'ord', 'x', 'x'", "'t', 'ORD'", "'nowhere', 'ord'", "'keyless', 'ord'",
 		"'v', 'ord'", "NULL, 'ord'", "'t', NULL", "'t', 'ord', NULL", "1, 2",
 	} {
-		ours, _ := w.both("SELECT crsql_fract_as_ordered(" + call + ")")
+		ours, _ := w.agree("SELECT crsql_fract_as_ordered(" + call + ")")
 		if ours.err == nil || !strings.Contains(ours.err.Error(), "crsql_fract_as_ordered") {
 			t.Errorf("(%s): %v", call, ours.err)
 		}
 	}
-	w.same(allSchema)
+	w.both(allSchema)
 	for _, call := range []string{
 		"", "'t'", "'t', 'ord'", "'t', 'ord', -1", "'t', 'ord', -1, 'id'", "'t', 'ord', -1, 'id', 7", "'t', 'ord', -1, 'id', 7, 8", "'nowhere', 'ord', -1, 'id', 7",
 		"'t', 'ord', 'x', 'id', 7",
 	} {
-		w.both("SELECT crsql_fract_fix_conflict_return_old_key(" + call + ")")
+		w.agree("SELECT crsql_fract_fix_conflict_return_old_key(" + call + ")")
 	}
 }
 
@@ -125,20 +100,20 @@ func TestFractOrderIsTheOriginals(t *testing.T) {
 	for run := range runs {
 		w := newTwin(t, o, fmt.Sprintf("order %d", run))
 		lists := run%2 == 1
-		w.both("CREATE TABLE item(id INTEGER PRIMARY KEY NOT NULL, list, ord TEXT, x DEFAULT 'new')")
+		w.agree("CREATE TABLE item(id INTEGER PRIMARY KEY NOT NULL, list, ord TEXT, x DEFAULT 'new')")
 		ordered, crr := "SELECT crsql_fract_as_ordered('item', 'ord')", "SELECT crsql_as_crr('item')"
 		if lists {
 			ordered = "SELECT crsql_fract_as_ordered('item', 'ord', 'list')"
 		}
 		switch run / 2 % 3 {
 		case 0:
-			w.both(ordered)
+			w.agree(ordered)
 		case 1:
-			w.both(ordered)
-			w.both(crr)
+			w.agree(ordered)
+			w.agree(crr)
 		default:
-			w.both(crr)
-			w.both(ordered)
+			w.agree(crr)
+			w.agree(ordered)
 		}
 		id := func() int { return 1 + random.IntN(12) }
 		for range 60 {
@@ -149,29 +124,29 @@ func TestFractOrderIsTheOriginals(t *testing.T) {
 			switch random.IntN(9) {
 			case 0, 1:
 				at := id()
-				w.both(fmt.Sprintf("DELETE FROM item WHERE id = %d", at))
-				w.both(fmt.Sprintf("INSERT INTO item(id, list, ord) VALUES (%d, %s, %s)", at, list, []string{"1", "-1", "'1'"}[random.IntN(3)]))
+				w.agree(fmt.Sprintf("DELETE FROM item WHERE id = %d", at))
+				w.agree(fmt.Sprintf("INSERT INTO item(id, list, ord) VALUES (%d, %s, %s)", at, list, []string{"1", "-1", "'1'"}[random.IntN(3)]))
 			case 2:
-				w.both(fmt.Sprintf("UPDATE item SET ord = %s WHERE id = %d", []string{"1", "-1", "'-1'"}[random.IntN(3)], id()))
+				w.agree(fmt.Sprintf("UPDATE item SET ord = %s WHERE id = %d", []string{"1", "-1", "'-1'"}[random.IntN(3)], id()))
 			case 3: // as two databases do, apart
-				w.both(fmt.Sprintf("UPDATE item SET ord = (SELECT ord FROM item WHERE id = %d AND ord IS NOT NULL) WHERE id = %d", id(), id()))
+				w.agree(fmt.Sprintf("UPDATE item SET ord = (SELECT ord FROM item WHERE id = %d AND ord IS NOT NULL) WHERE id = %d", id(), id()))
 			case 4:
-				w.both(fmt.Sprintf("DELETE FROM item WHERE id = %d", id()))
+				w.agree(fmt.Sprintf("DELETE FROM item WHERE id = %d", id()))
 			case 5:
-				w.both(fmt.Sprintf("UPDATE item_fractindex SET after_id = %d WHERE id = %d", id(), id()))
+				w.agree(fmt.Sprintf("UPDATE item_fractindex SET after_id = %d WHERE id = %d", id(), id()))
 			default:
 				at, after := id(), id()
-				w.both(fmt.Sprintf("DELETE FROM item WHERE id = %d", at))
-				w.both(fmt.Sprintf("INSERT INTO item_fractindex(id, list, x, after_id) VALUES (%d, coalesce((SELECT list FROM item WHERE id = %d), %s), 'v', %d)", at, after, list, after))
+				w.agree(fmt.Sprintf("DELETE FROM item WHERE id = %d", at))
+				w.agree(fmt.Sprintf("INSERT INTO item_fractindex(id, list, x, after_id) VALUES (%d, coalesce((SELECT list FROM item WHERE id = %d), %s), 'v', %d)", at, after, list, after))
 			}
-			w.same("SELECT id, +list, +ord, +x FROM item")
+			w.both("SELECT id, +list, +ord, +x FROM item")
 			if t.Failed() {
 				t.Fatalf("run %d", run)
 			}
 		}
 		if run/2%3 > 0 {
-			w.same("SELECT * FROM crsql_changes")
-			w.same("SELECT * FROM item__crsql_clock")
+			w.both("SELECT * FROM crsql_changes")
+			w.both("SELECT * FROM item__crsql_clock")
 		}
 	}
 }
@@ -184,29 +159,29 @@ func TestFractChangesAreTheOriginals(t *testing.T) {
 		{"SELECT crsql_as_crr('item')", "SELECT crsql_fract_as_ordered('item', 'ord', 'list')"},
 	} {
 		w := newTwin(t, o, fmt.Sprintf("changes %d", i))
-		w.both("CREATE TABLE item(id INTEGER PRIMARY KEY NOT NULL, list, ord)")
+		w.agree("CREATE TABLE item(id INTEGER PRIMARY KEY NOT NULL, list, ord)")
 		for _, sql := range setup {
-			w.both(sql)
+			w.agree(sql)
 		}
-		w.both("BEGIN")
-		w.both("INSERT INTO item VALUES (1, 'l', 1), (2, 'l', 1), (3, 'l', -1)")
-		w.both("INSERT INTO item_fractindex(id, list, after_id) VALUES (4, 'l', 1)")
-		w.both("COMMIT")
-		w.both("UPDATE item SET ord = (SELECT ord FROM item WHERE id = 1) WHERE id = 2")
-		w.both("INSERT INTO item_fractindex(id, list, after_id) VALUES (5, 'l', 1)")
-		w.both("UPDATE item_fractindex SET after_id = 3 WHERE id = 5")
-		w.both("UPDATE item SET ord = 1 WHERE id = 4")
-		w.both("DELETE FROM item WHERE id = 3")
-		w.same("SELECT id, ord FROM item")
-		w.same("SELECT * FROM crsql_changes")
-		w.same("SELECT * FROM item__crsql_clock")
+		w.agree("BEGIN")
+		w.agree("INSERT INTO item VALUES (1, 'l', 1), (2, 'l', 1), (3, 'l', -1)")
+		w.agree("INSERT INTO item_fractindex(id, list, after_id) VALUES (4, 'l', 1)")
+		w.agree("COMMIT")
+		w.agree("UPDATE item SET ord = (SELECT ord FROM item WHERE id = 1) WHERE id = 2")
+		w.agree("INSERT INTO item_fractindex(id, list, after_id) VALUES (5, 'l', 1)")
+		w.agree("UPDATE item_fractindex SET after_id = 3 WHERE id = 5")
+		w.agree("UPDATE item SET ord = 1 WHERE id = 4")
+		w.agree("DELETE FROM item WHERE id = 3")
+		w.both("SELECT id, ord FROM item")
+		w.both("SELECT * FROM crsql_changes")
+		w.both("SELECT * FROM item__crsql_clock")
 		// A row that another database placed keeps its place: the triggers touch what is -1 or 1 only.
 		for _, col := range []string{"list", "ord"} {
-			w.both("INSERT INTO crsql_changes VALUES ('item', x'010909', ?, ?, 1, 50, x'aa', 1, 0)", changeset.TextString(col), changeset.TextString("a#"))
+			w.agree("INSERT INTO crsql_changes VALUES ('item', x'010909', ?, ?, 1, 50, x'aa', 1, 0)", changeset.TextString(col), changeset.TextString("a#"))
 		}
-		w.both("INSERT INTO crsql_changes VALUES ('item', x'01090a', 'ord', 1, 1, 51, x'aa', 1, 0)")
-		w.same("SELECT id, list, ord FROM item")
-		w.same("SELECT * FROM crsql_changes")
+		w.agree("INSERT INTO crsql_changes VALUES ('item', x'01090a', 'ord', 1, 1, 51, x'aa', 1, 0)")
+		w.both("SELECT id, list, ord FROM item")
+		w.both("SELECT * FROM crsql_changes")
 	}
 }
 

@@ -41,7 +41,7 @@ func (e *engine) register() error {
 		"crsql_rows_impacted":         func() int64 { return e.rowsImpacted },
 		"crsql_internal_sync_bit": func(args ...any) int64 {
 			if len(args) == 1 {
-				e.syncBit = int64(int32(toInt64(args[0]))) // as wide as the stock engine's
+				e.syncBit = int64(int32(toInt64(args[0]))) // as wide as the original's
 			}
 			return e.syncBit
 		},
@@ -50,9 +50,9 @@ func (e *engine) register() error {
 		"crsql_pack_columns": guard("crsql_pack_columns", packColumns),
 		"crsql_as_crr":       guard("crsql_as_crr", e.asCRR),
 		"crsql_as_table":     func(name any) (any, error) { return guard("crsql_as_table", e.asTable)(name) },
-		"crsql_after_insert": guard("crsql_after_insert", zero(e.afterInsert)),
-		"crsql_after_update": guard("crsql_after_update", zero(e.afterUpdate)),
-		"crsql_after_delete": guard("crsql_after_delete", zero(e.afterDelete)),
+		"crsql_after_insert": guard("crsql_after_insert", zero(e.naming(e.afterInsert))),
+		"crsql_after_update": guard("crsql_after_update", zero(e.naming(e.afterUpdate))),
+		"crsql_after_delete": guard("crsql_after_delete", zero(e.naming(e.afterDelete))),
 		mergeFunction:        guard(mergeFunction, e.mergeRow),
 
 		"crsql_config_set": func(name, value any) (any, error) {
@@ -68,7 +68,7 @@ func (e *engine) register() error {
 		"crsql_fract_fix_conflict_return_old_key": guard("crsql_fract_fix_conflict_return_old_key", e.fractFixConflict),
 	}
 	for name, f := range functions {
-		if err := e.sqlite.RegisterFunc(name, f, deterministic[name]); err != nil {
+		if err := e.sqlite.RegisterFunc(name, e.callback(name, f), deterministic[name]); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -77,16 +77,11 @@ func (e *engine) register() error {
 	return e.sqlite.RegisterFunc("crsql_internal_sync_bit", func() int64 { return e.syncBit }, false)
 }
 
-// guard makes f an SQL function of any number of arguments. A panic in it becomes an error: it would have to pass
-// through C code on its way up, which ends the process.
+// guard makes f an SQL function of any number of arguments, whose errors begin with its name.
 func guard(name string, f func(args []any) (any, error)) func(args ...any) (any, error) {
-	return func(args ...any) (result any, err error) {
-		defer func() {
-			if p := recover(); p != nil {
-				result, err = nil, fmt.Errorf("%s: internal error: %v", name, p)
-			}
-		}()
-		if result, err = f(args); err != nil {
+	return func(args ...any) (any, error) {
+		result, err := f(args)
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		return result, nil

@@ -21,7 +21,7 @@ func (e *engine) localTable(args []any) (*table, error) {
 	name := toText(args[0])
 	t := e.tables[name]
 	if t == nil {
-		return nil, fmt.Errorf("the table %q is no CRR: call SELECT crsql_as_crr(%s) first", name, literal(name))
+		return nil, fmt.Errorf("the table %s is no CRR: call SELECT crsql_as_crr with its name first", nameText(name))
 	}
 	return t, nil
 }
@@ -34,6 +34,9 @@ func (e *engine) afterInsert(args []any) error {
 	}
 	pk, err := t.partition(args[1:], len(t.pks))
 	if err != nil {
+		return err
+	}
+	if err := checkKey(pk); err != nil {
 		return err
 	}
 	version, err := e.nextVersion(0)
@@ -69,6 +72,9 @@ func (e *engine) afterDelete(args []any) error {
 	if err != nil {
 		return err
 	}
+	if err := checkNotNull(pk); err != nil {
+		return err
+	}
 	version, err := e.nextVersion(0)
 	if err != nil {
 		return err
@@ -95,11 +101,20 @@ func (e *engine) afterUpdate(args []any) error {
 		return err
 	}
 	newPK, oldPK, newCols, oldCols := values[:keys], values[keys:2*keys], values[2*keys:2*keys+cols], values[2*keys+cols:]
+	if err := checkNotNull(values[:2*keys]); err != nil {
+		return err
+	}
+	moved := !slices.EqualFunc(newPK, oldPK, same)
+	if moved {
+		if err := checkKey(newPK); err != nil {
+			return err
+		}
+	}
 	version, err := e.nextVersion(0)
 	if err != nil {
 		return err
 	}
-	if !slices.EqualFunc(newPK, oldPK, same) {
+	if moved {
 		key, err := e.findKey(t, newPK, true)
 		if err != nil {
 			return err
@@ -195,8 +210,8 @@ func (e *engine) moveRow(t *table, key int64, oldPK, newCols, oldCols []driver.V
 // partition returns the arguments of a trigger's call as values to bind, and checks their number.
 func (t *table) partition(args []any, want int) ([]driver.Value, error) {
 	if len(args) != want {
-		return nil, fmt.Errorf("the triggers of %q do not fit its columns any more (%d values, not %d): the table was altered without crsql_begin_alter",
-			t.name, len(args), want)
+		return nil, fmt.Errorf("the triggers of %s do not fit its columns any more (%d values, not %d): the table was altered without crsql_begin_alter",
+			nameText(t.name), len(args), want)
 	}
 	values := make([]driver.Value, want)
 	for i, arg := range args {

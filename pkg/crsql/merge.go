@@ -111,7 +111,7 @@ func (e *engine) mergeRun(dbVersion int64, run []changeset.Change, offset int) (
 }
 
 func refuse(c *changeset.Change, index int, reason string, err error) *ChangeError {
-	return &ChangeError{Index: index, Table: c.Table, CID: c.CID, Reason: reason, Err: err}
+	return &ChangeError{Index: index, Table: c.Table, PK: c.PK, CID: c.CID, Reason: reason, Err: err}
 }
 
 func refuseAll(run []changeset.Change, offset int, reason string, err error) ChangeErrors {
@@ -154,6 +154,9 @@ func (m *rowMerge) start(e *engine, t *table, dbVersion int64, packed []byte) (r
 		return "", nil
 	}
 	m.t, m.known = t, false
+	if len(packed) > MaxKey {
+		return fmt.Sprintf("its primary key has %d bytes, more than %d", len(packed), MaxKey), nil
+	}
 	m.packed = append(m.packed[:0], packed...)
 	if m.keyParts, err = changeset.AppendParsed(m.keyParts[:0], m.packed); err != nil {
 		return "its primary key is damaged", err

@@ -131,6 +131,9 @@ func (m *rowMerge) addClock(version int64, site changeset.SiteID, seq int64) err
 	return err
 }
 
+// maxOrdinals bounds the sites whose ordinals an engine remembers. Beyond it all are looked up anew.
+const maxOrdinals = 65536
+
 // ordinal returns the number that stands for a site in this database's clocks, giving it one if it has none. An empty
 // site is this database.
 func (e *engine) ordinal(site changeset.SiteID) (int64, error) {
@@ -161,6 +164,9 @@ func (e *engine) ordinal(site changeset.SiteID) (int64, error) {
 		if n, _, err = add.int64(id); err != nil {
 			return 0, err
 		}
+	}
+	if len(e.ordinals) >= maxOrdinals {
+		clear(e.ordinals)
 	}
 	if e.ordinals == nil {
 		e.ordinals = make(map[changeset.SiteID]int64)

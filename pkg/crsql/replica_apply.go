@@ -20,11 +20,16 @@ const sliceChanges = 256
 // refuses it, is parked: kept and passed on under the group's local version, and tried again by ReplayParked. That is
 // an effect, unless the same cell is parked already as it is or with a later change.
 //
+// A request beyond the package's bounds is refused whole, with an ErrLimit.
+//
 // Apply blocks as DB.Write does, but lets other writers go between: it takes a transaction of its own for each
 // Options.ApplySlice of work, the last of which stores claims and resume points. A group that is cut becomes an entry for
 // each part. Where Apply fails, a part of the groups may be stored, which is safe, and no claim. It is not announced by
 // Commits.
 func (r *Replica) Apply(ctx context.Context, q ApplyRequest) (ApplyResult, error) {
+	if err := q.check(); err != nil {
+		return ApplyResult{}, err
+	}
 	result := ApplyResult{
 		Ls: make([]int64, len(q.Groups)), Changed: make([]int64, len(q.Groups)), Parked: make([]int, len(q.Groups)),
 	}

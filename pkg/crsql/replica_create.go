@@ -15,7 +15,7 @@ type SchemaError struct {
 
 // Error returns the reason, with the table.
 func (e *SchemaError) Error() string {
-	return fmt.Sprintf("the table %q was not created: %s", e.Table, e.Reason)
+	return fmt.Sprintf("the table %s was not created: %s", nameText(e.Table), e.Reason)
 }
 
 // CreateTables creates those of the tables that do not exist, as CRRs, and leaves those that exist as they are. It does
@@ -24,6 +24,9 @@ func (e *SchemaError) Error() string {
 //
 // Changes that were parked for the lack of them wait for ReplayParked.
 func (r *Replica) CreateTables(ctx context.Context, tables []TableSchema) (created int, err error) {
+	if len(tables) > MaxTables {
+		return 0, fmt.Errorf("%d tables, at most %d can be created at a time: %w", len(tables), MaxTables, ErrLimit)
+	}
 	statements := make([]sqlStatement, len(tables))
 	for i, table := range tables {
 		if statements[i], err = createStatement(table); err != nil {
@@ -92,6 +95,9 @@ func createStatement(table TableSchema) (sqlStatement, error) {
 		strings.Contains(lower, "__crsql_"):
 		return refuse("its name is reserved")
 	}
+	if len(table.Name) > MaxName || len(table.SQL) > MaxTableSQL {
+		return refuse(fmt.Sprintf("its name has more than %d bytes, or its statement more than %d", MaxName, MaxTableSQL))
+	}
 	if strings.ContainsRune(table.SQL, 0) {
 		return refuse("its statement holds a NUL")
 	}
@@ -120,7 +126,16 @@ func createStatement(table TableSchema) (sqlStatement, error) {
 	if _, text, err := scanner.significant(); err != nil || text != "(" {
 		return refuse("its statement is no list of columns") // a schema name, or AS SELECT
 	}
-	return st, nil
+	for {
+		kind, text, err := scanner.significant()
+		if err != nil {
+			return st, nil
+		}
+		// In a DEFAULT or a CHECK such a function would run with our writes: crsql_internal_sync_bit(1) would end them all.
+		if (kind == tokenWord || kind == tokenQuoted && text[0] != '\'') && strings.HasPrefix(strings.ToLower(unquote(text)), "crsql_") {
+			return refuse("its statement uses a name that begins with crsql_")
+		}
+	}
 }
 
 // significant returns the next token that is no space.

@@ -3,6 +3,7 @@ package crsql
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
@@ -21,7 +22,11 @@ const streamGrowth = 512
 // reading connections are in use. It returns soon after ctx ends.
 func (r *Replica) Read(ctx context.Context, q ReadRequest) (ReadResult, error) {
 	var result ReadResult
-	err := r.settled(ctx, func(s *session, v versions) (err error) {
+	q, err := q.bounded()
+	if err != nil {
+		return ReadResult{}, err
+	}
+	err = r.settled(ctx, func(s *session, v versions) (err error) {
 		result = ReadResult{Next: q.After, Heads: v.heads()}
 		w, err := r.openWalk(s.engine, q.After)
 		if err != nil {
@@ -77,7 +82,7 @@ func (r *reader) only() error {
 			continue
 		}
 		if next, ok := r.walk.entry(); ok && next < l {
-			if err := r.walk.seek(Position{L: l, Seq: EntryStart}); err != nil {
+			if err := r.walk.seek(Position{L: max(l, math.MinInt64+1), Seq: EntryStart}); err != nil {
 				return err
 			}
 		}

@@ -89,11 +89,17 @@ func TestApplyCutShortClaimsNothing(t *testing.T) {
 	request := ApplyRequest{
 		Groups: []Group{group}, Claims: map[changeset.SiteID]int64{siteX: 7}, Resume: map[changeset.SiteID]int64{siteY: 5},
 	}
-	// The context ends when the first part is there.
+	// The context ends when the second part is about to be stored.
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	seal := n.db.seal
-	n.db.seal = func(s *session) error { defer cancel(); return seal(s) }
+	slices := 0
+	n.db.seal = func(s *session) error {
+		if slices++; slices == 2 {
+			cancel()
+		}
+		return seal(s)
+	}
 	if _, err := n.Apply(ctx, request); err == nil {
 		t.Fatal("no error")
 	}

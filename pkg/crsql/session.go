@@ -24,6 +24,7 @@ func openSession(ctx context.Context, dsn string, pragmas ...string) (*session, 
 		return nil, err
 	}
 	s := &session{conn: opened.(*conn), engine: opened.(*conn).engine}
+	s.limit()
 	for _, pragma := range pragmas {
 		if err := s.run(ctx, "PRAGMA "+pragma); err != nil {
 			return nil, errors.Join(fmt.Errorf("PRAGMA %s: %w", pragma, err), s.close())
@@ -46,6 +47,26 @@ func (s *session) rollback() error {
 		return nil
 	}
 	return s.run(context.Background(), "ROLLBACK") // also after the caller's context has ended
+}
+
+// within runs f, whose statements are interrupted when ctx ends: then it fails. What the last user may have turned off
+// is on.
+func (s *session) within(ctx context.Context, f func() error) error {
+	s.engine.syncBit = 0
+	w := s.conn.interrupter.watch(ctx)
+	defer w.stop()
+	if err := f(); err != nil {
+		return interrupted(ctx, err)
+	}
+	return ctx.Err() // an interruption may have passed for something else
+}
+
+// inTransaction returns errTxGone if the transaction that was begun is no more.
+func (s *session) inTransaction() error {
+	if s.conn.sqlite.AutoCommit() {
+		return errTxGone
+	}
+	return nil
 }
 
 // changedByOthers reports whether another connection has committed since it was asked last.
@@ -168,6 +189,7 @@ func (c *cursor) next() (bool, error) {
 }
 
 func (c *cursor) close() error {
-	c.st.busy = false
-	return c.rows.Close()
+	err := c.rows.Close()
+	c.st.done()
+	return err
 }

@@ -7,9 +7,10 @@ import (
 
 // A sqlStatement is one statement of a script.
 type sqlStatement struct {
-	sql   string // without the semicolon
-	line  int    // of its first word in the script, from 1
-	words []string
+	sql     string   // without the semicolon
+	line    int      // of its first word in the script, from 1
+	explain bool     // it begins with EXPLAIN
+	words   []string // its leading keywords, without EXPLAIN [QUERY PLAN]
 }
 
 // maxWords is how many leading keywords of a statement are kept, in upper case.
@@ -70,7 +71,7 @@ func (s *sqlScanner) next() (sqlStatement, bool, error) {
 		if kind != tokenWord {
 			leading = false
 		} else if leading && len(st.words) < maxWords {
-			st.words = append(st.words, strings.ToUpper(text))
+			st.addWord(strings.ToUpper(text))
 			trigger = trigger || isTrigger(st.words)
 		}
 		afterEnd = afterSemicolon && kind == tokenWord && strings.EqualFold(text, "END")
@@ -78,8 +79,21 @@ func (s *sqlScanner) next() (sqlStatement, bool, error) {
 	}
 }
 
+func (s *sqlStatement) addWord(word string) {
+	if len(s.words) == 0 {
+		switch {
+		case word == "EXPLAIN":
+			s.explain = true
+			return
+		case s.explain && (word == "QUERY" || word == "PLAN"):
+			return
+		}
+	}
+	s.words = append(s.words, word)
+}
+
 func isTrigger(words []string) bool {
-	if words[0] != "CREATE" || words[len(words)-1] != "TRIGGER" {
+	if len(words) == 0 || words[0] != "CREATE" || words[len(words)-1] != "TRIGGER" {
 		return false
 	}
 	return len(words) == 2 || len(words) == 3 && (words[1] == "TEMP" || words[1] == "TEMPORARY")
@@ -105,6 +119,8 @@ func (s *sqlScanner) token() (tokenKind, string, error) {
 	switch c := rest[0]; {
 	case strings.IndexByte(" \t\n\r\f", c) >= 0:
 		kind = tokenSpace
+	case strings.HasPrefix(rest, byteOrderMark):
+		kind, n = tokenSpace, len(byteOrderMark)
 	case strings.HasPrefix(rest, "--"):
 		kind = tokenSpace
 		if n = strings.IndexByte(rest, '\n'); n < 0 {
@@ -126,6 +142,8 @@ func (s *sqlScanner) token() (tokenKind, string, error) {
 		if n = strings.IndexByte(rest, ']') + 1; n == 0 {
 			return kind, "", fmt.Errorf("line %d: the [ that opens there is never closed", line)
 		}
+	case strings.IndexByte("$@:#", c) >= 0:
+		n = variableLen(rest)
 	case isNameByte(c):
 		kind = tokenWord
 		for n < len(rest) && isNameByte(rest[n]) {
@@ -136,6 +154,26 @@ func (s *sqlScanner) token() (tokenKind, string, error) {
 	s.pos += n
 	s.line += strings.Count(text, "\n")
 	return kind, text, nil
+}
+
+// byteOrderMark is a space to SQLite where a token begins, as at the start of a file.
+const byteOrderMark = "\ufeff"
+
+// variableLen returns the length of the parameter at the start of s: $name, or $name(anything but space).
+func variableLen(s string) int {
+	n := 1
+	for n < len(s) && (isNameByte(s[n]) || s[n] == ':' && strings.HasPrefix(s[n:], "::")) {
+		n++
+		if s[n-1] == ':' {
+			n++
+		}
+	}
+	if n > 1 && n < len(s) && s[n] == '(' {
+		if end := strings.IndexAny(s[n:], ") \t\n\v\f\r"); end >= 0 && s[n+end] == ')' {
+			n += end + 1
+		}
+	}
+	return n
 }
 
 // quotedLen returns the length of the string or name at the start of s with both quotes, a doubled quote standing for
@@ -159,6 +197,9 @@ func isNameByte(c byte) bool {
 
 // oneStatement returns the only statement of sql.
 func oneStatement(sql string) (sqlStatement, error) {
+	if len(sql) > MaxStatement {
+		return sqlStatement{}, overLimit("the SQL statement", len(sql), MaxStatement)
+	}
 	s := newSQLScanner(sql)
 	st, ok, err := s.next()
 	if err != nil {
@@ -184,8 +225,30 @@ func (s *sqlStatement) refused() string {
 		return "VACUUM is not allowed here: it cannot run in a transaction; run it with sqlite3 while the peer is stopped"
 	case "PRAGMA":
 		return "PRAGMA is not allowed here: the connection's settings are the program's"
+	case "CREATE":
+		if s.temporary() {
+			return "temporary tables, views and triggers are not allowed here: they would stay on the connection that all writes share"
+		}
 	}
 	return ""
+}
+
+// temporary reports whether a CREATE makes something temporary.
+func (s *sqlStatement) temporary() bool {
+	scanner := newSQLScanner(s.sql)
+	name := "" // the token before
+	for {
+		kind, text, err := scanner.significant()
+		switch {
+		case err != nil || text == "(":
+			return false
+		case text == ".": // the first is behind the schema's name
+			return strings.EqualFold(unquote(name), "temp")
+		case kind == tokenWord && (strings.EqualFold(text, "TEMP") || strings.EqualFold(text, "TEMPORARY")) && strings.EqualFold(name, "CREATE"):
+			return true
+		}
+		name = text
+	}
 }
 
 // readOnlyPragmas are those that a query may use: they describe the schema.
@@ -197,13 +260,16 @@ var readOnlyPragmas = map[string]bool{
 // notQuery says why a statement cannot be run as a query, or "".
 func (s *sqlStatement) notQuery() string {
 	switch s.word(0) {
-	case "SELECT", "VALUES", "WITH", "EXPLAIN":
+	case "SELECT", "VALUES", "WITH":
 		return ""
-	case "PRAGMA":
+	case "PRAGMA": // with EXPLAIN, too: some of them take effect when they are prepared
 		if readOnlyPragmas[s.word(1)] {
 			return ""
 		}
 		return "of PRAGMAs a query may use those that describe tables and indexes"
+	}
+	if s.explain {
+		return ""
 	}
 	return "a query reads: it starts with SELECT, VALUES, WITH or EXPLAIN; run anything else as a write"
 }

@@ -19,6 +19,7 @@ type statement struct {
 	args   []driver.NamedValue
 	row    []driver.Value
 	busy   bool // running, further up the stack
+	closed bool // to be closed when it has run
 	used   uint64
 }
 
@@ -41,7 +42,7 @@ func (st *statement) each(args []driver.Value, f func(row []driver.Value) error)
 		return err
 	}
 	st.busy = true
-	defer func() { st.busy = false }()
+	defer st.done()
 	rows, err := st.sqlite.QueryContext(context.Background(), st.args)
 	if err != nil {
 		return err
@@ -96,7 +97,7 @@ func (st *statement) write(args []driver.Value) (driver.Result, error) {
 		return nil, err
 	}
 	st.busy = true
-	defer func() { st.busy = false }()
+	defer st.done()
 	return st.sqlite.ExecContext(context.Background(), st.args)
 }
 
@@ -142,8 +143,18 @@ func (st *statement) int64(args ...driver.Value) (int64, bool, error) {
 	return n, ok, nil
 }
 
+// done notes that the statement runs no more.
+func (st *statement) done() {
+	st.busy = false
+	if st.closed {
+		st.close()
+	}
+}
+
+// close closes the statement: at the end of its run, if it is running.
 func (st *statement) close() {
-	if !st.busy { // one that runs is closed by mattn's finalizer
+	st.closed = true
+	if !st.busy {
 		_ = st.sqlite.Close() // of a statement that is reset: it can report its last error only
 	}
 }

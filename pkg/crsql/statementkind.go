@@ -133,7 +133,7 @@ func (t *table) sql(kind statementKind, cols string) string {
 			if i > 0 {
 				sets += ","
 			}
-			sets += name + "=excluded." + name
+			sets += name + "=?" + strconv.Itoa(len(t.pks)+i+1) // excluded would be the row of a table of that name
 			return ""
 		})
 		return "INSERT INTO " + t.base() + " (" + idents("", t.pks, ",") + names + ") VALUES (" + marks(len(t.pks)+count(cols)) +

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/mattn/go-sqlite3"
 
@@ -27,15 +28,28 @@ type Result struct {
 
 // A Tx is a write transaction. It is valid inside the function that DB.Write called, on its goroutine.
 type Tx struct {
-	ctx context.Context
-	s   *session
+	ctx  context.Context
+	s    *session
+	over atomic.Bool // the function has returned
+}
+
+// usable returns why nothing can be run in the transaction.
+func (tx *Tx) usable() error {
+	if tx.over.Load() {
+		return errors.New("the transaction is over: use a Tx only inside the function that Write called")
+	}
+	return tx.s.inTransaction()
 }
 
 // Write runs f in a write transaction, which is durable when Write returns nil; when f fails or panics nothing has been
 // written. Writes run one at a time. Write blocks while others write: those of this DB for as long as ctx lives, those
 // of other processes for up to Options.BusyTimeout. f must not call the DB.
 func (db *DB) Write(ctx context.Context, f func(*Tx) error) error {
-	err := db.transact(ctx, func(s *session) error { return f(&Tx{ctx: ctx, s: s}) })
+	err := db.transact(ctx, func(s *session) error {
+		tx := &Tx{ctx: ctx, s: s}
+		defer tx.over.Store(true)
+		return f(tx)
+	})
 	if err == nil {
 		db.notify()
 	}
@@ -78,6 +92,9 @@ func (tx *Tx) Exec(sql string, args ...changeset.Value) (Result, error) {
 }
 
 func (tx *Tx) exec(st *sqlStatement, args []changeset.Value) (result Result, err error) {
+	if err := tx.usable(); err != nil {
+		return Result{}, err
+	}
 	if why := st.refused(); why != "" {
 		return Result{}, errors.New(why)
 	}
@@ -110,7 +127,12 @@ func (tx *Tx) Script(script string) error {
 		if err != nil || !ok {
 			return err
 		}
-		if _, err := tx.exec(&st, nil); err != nil {
+		if len(st.sql) > MaxStatement {
+			err = overLimit("the SQL statement", len(st.sql), MaxStatement)
+		} else {
+			_, err = tx.exec(&st, nil)
+		}
+		if err != nil {
 			return fmt.Errorf("line %d: %w", st.line, err)
 		}
 	}
@@ -118,6 +140,9 @@ func (tx *Tx) Script(script string) error {
 
 // Query runs one statement that reads, and sees what the transaction has written so far. See DB.Query.
 func (tx *Tx) Query(sql string, args []changeset.Value, f func(row []changeset.Value) error) (columns []string, err error) {
+	if err := tx.usable(); err != nil {
+		return nil, err
+	}
 	return tx.s.checkedQuery(tx.ctx, sql, args, f)
 }
 
@@ -134,7 +159,7 @@ func (s *session) checkedQuery(ctx context.Context, sql string, args []changeset
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, prepared.Close()) }()
-	if !prepared.Readonly() { // such as WITH ... DELETE
+	if !prepared.Readonly() && !st.explain { // such as WITH ... DELETE
 		return nil, errors.New("a query reads: run a statement that writes as a write")
 	}
 	rows, bytes := 0, 0

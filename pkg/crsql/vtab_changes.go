@@ -82,9 +82,9 @@ func (t *changesTable) BestIndex(constraints []sqlite3.InfoConstraint, order []s
 }
 
 // Insert merges the change in a row, as INSERT INTO the view does.
-func (t *changesTable) Insert(_ any, row []any) (_ int64, err error) {
-	defer rescue("crsql_changes", &err)
-	if _, err := t.e.mergeRow(row); err != nil {
+func (t *changesTable) Insert(_ any, row []any) (int64, error) {
+	_, err := t.e.safely("crsql_changes", func() (any, error) { return t.e.mergeRow(row) })
+	if err != nil {
 		return 0, fmt.Errorf("crsql_changes: %w", err)
 	}
 	return 0, nil

@@ -22,9 +22,9 @@ func TestUnpackColumns(t *testing.T) {
 	}
 	o := startOracle(t)
 	w := newTwin(t, o, "A")
-	w.both("CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, x)")
-	w.both("SELECT crsql_as_crr('t')")
-	w.both("INSERT INTO t VALUES (1, 'a'), (300, 'b')")
+	w.agree("CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, x)")
+	w.agree("SELECT crsql_as_crr('t')")
+	w.agree("INSERT INTO t VALUES (1, 'a'), (300, 'b')")
 	for _, sql := range []string{
 		"SELECT cell FROM crsql_unpack_columns(crsql_pack_columns(1, 'two', 3.0, NULL, x'05', x'', ''))",
 		"SELECT cell, typeof(cell), rowid FROM crsql_unpack_columns(crsql_pack_columns(1, 'two', 3.0, NULL, x'05', x'', ''))",
@@ -48,7 +48,7 @@ func TestUnpackColumns(t *testing.T) {
 		"CREATE VIEW cells AS SELECT cell FROM crsql_unpack_columns(x'010901')",
 		"SELECT * FROM cells",
 	} {
-		w.same(sql)
+		w.both(sql)
 	}
 	// What the stock engine refuses for no reason, or dies of.
 	for sql, want := range map[string]string{
@@ -162,25 +162,25 @@ func TestClset(t *testing.T) {
 		"CREATE VIRTUAL TABLE IF NOT EXISTS main.note_schema USING clset(id PRIMARY KEY NOT NULL)",
 	} {
 		w := newTwin(t, o, fmt.Sprintf("clset %d", i))
-		w.same(create)
-		w.same(allSchema)
+		w.both(create)
+		w.both(allSchema)
 		base := strings.TrimSuffix(string(w.ours.run("SELECT name FROM sqlite_master WHERE name LIKE '%schema'")[0][0].Bytes()), clsetSuffix)
-		w.same("INSERT INTO " + ident(base) + " DEFAULT VALUES")
-		w.same("INSERT INTO " + ident(base) + " SELECT 1" + strings.Repeat(", 2", len(w.ours.run("SELECT name FROM pragma_table_info(?)", base))-1))
-		w.same("SELECT * FROM " + ident(base))
-		w.same("SELECT * FROM crsql_changes")
-		w.both("INSERT INTO " + ident(base+clsetSuffix) + "(schema) VALUES ('x')")
-		w.same("DROP TABLE " + ident(base+clsetSuffix))
-		w.same(allSchema)
-		w.same("SELECT * FROM crsql_changes")
-		w.same("SELECT crsql_db_version()")
+		w.both("INSERT INTO " + ident(base) + " DEFAULT VALUES")
+		w.both("INSERT INTO " + ident(base) + " SELECT 1" + strings.Repeat(", 2", len(w.ours.run("SELECT name FROM pragma_table_info(?)", base))-1))
+		w.both("SELECT * FROM " + ident(base))
+		w.both("SELECT * FROM crsql_changes")
+		w.agree("INSERT INTO " + ident(base+clsetSuffix) + "(schema) VALUES ('x')")
+		w.both("DROP TABLE " + ident(base+clsetSuffix))
+		w.both(allSchema)
+		w.both("SELECT * FROM crsql_changes")
+		w.both("SELECT crsql_db_version()")
 	}
 }
 
 func TestClsetRefused(t *testing.T) {
 	o := startOracle(t)
 	w := newTwin(t, o, "A")
-	w.both("CREATE TABLE taken(id INTEGER PRIMARY KEY NOT NULL)")
+	w.agree("CREATE TABLE taken(id INTEGER PRIMARY KEY NOT NULL)")
 	before := dump(w.ours.run(allSchema))
 	for _, begin := range []string{"", "BEGIN"} {
 		for _, create := range []string{
@@ -196,9 +196,9 @@ func TestClsetRefused(t *testing.T) {
 			"note_schema USING clset(id INTEGER PRIMARY KEY NOT NULL; DROP TABLE taken)",
 		} {
 			if begin != "" {
-				w.both("BEGIN")
+				w.agree("BEGIN")
 			}
-			ours, _ := w.both("CREATE VIRTUAL TABLE " + create)
+			ours, _ := w.agree("CREATE VIRTUAL TABLE " + create)
 			if ours.err == nil {
 				t.Errorf("%s is accepted", create)
 			}
