@@ -61,8 +61,8 @@ func inOrder(a answer) string {
 
 // sameQueries runs queries in both engines and compares the answers, and where ordered is set the order of the rows too.
 // In ours the changes have the given name.
-func (w *twin) sameQueries(queries []string, name string, ordered bool) {
-	w.t.Helper()
+func (p *twin) sameQueries(queries []string, name string, ordered bool) {
+	p.t.Helper()
 	steps := make([]oracleStep, len(queries))
 	for i, sql := range queries {
 		steps[i].SQL = sql
@@ -73,11 +73,11 @@ func (w *twin) sameQueries(queries []string, name string, ordered bool) {
 		}
 		return dump(a.rows)
 	}
-	for i, theirs := range w.oracle.ask(w.name, false, steps...) {
+	for i, theirs := range p.oracle.ask(p.name, false, steps...) {
 		var ours answer
-		ours.rows, ours.err = w.ours.try(strings.ReplaceAll(queries[i], "crsql_changes", name))
+		ours.rows, ours.err = p.ours.try(strings.ReplaceAll(queries[i], "crsql_changes", name))
 		if a, b := show(ours), show(theirs); a != b {
-			w.t.Errorf("%s (%s)\nours:   %s %v\ntheirs: %s %v", queries[i], name, a, ours.err, b, theirs.err)
+			p.t.Errorf("%s (%s)\nours:   %s %v\ntheirs: %s %v", queries[i], name, a, ours.err, b, theirs.err)
 		}
 	}
 }
