@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/mattn/go-sqlite3"
+
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 )
 
@@ -94,7 +96,11 @@ func (e *engine) readSiteID() error {
 
 // query runs sql once and returns all rows. It is for small results that are asked for rarely.
 func (e *engine) query(sql string, args ...driver.Value) ([][]driver.Value, error) {
-	st, err := prepare(e.sqlite, sql)
+	return queryOn(e.sqlite, sql, args...)
+}
+
+func queryOn(c *sqlite3.SQLiteConn, sql string, args ...driver.Value) ([][]driver.Value, error) {
+	st, err := prepare(c, sql)
 	if err != nil {
 		return nil, err
 	}

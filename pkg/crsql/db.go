@@ -236,6 +236,9 @@ func (db *DB) inTransaction(s *session, f func(*session) error) error {
 	if err := s.inTransaction(); err != nil {
 		return fmt.Errorf("nothing was written: %w", err)
 	}
+	if err := s.engine.checkAlters(); err != nil {
+		return err
+	}
 	return db.seal(s)
 }
 

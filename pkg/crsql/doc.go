@@ -9,6 +9,7 @@
 //	db.Exec("SELECT crsql_as_crr('note')")                    // note is a CRR from now on
 //	db.Query("SELECT * FROM crsql_changes WHERE db_version > ?", since)
 //	db.Exec("INSERT INTO crsql_changes VALUES (?,?,?,?,?,?,?,?,?)", ...)  // a change of another database
+//	db.Exec("SELECT crsql_automigrate(?)", schema)            // what CREATE statements and calls describe, or see DB.Migrate
 //
 // A CRR is a table whose every cell has a clock. Triggers on it call crsql_after_insert, crsql_after_update and
 // crsql_after_delete, which keep T__crsql_pks (a short key for each primary key) and T__crsql_clock (the clocks).
@@ -35,6 +36,11 @@
 //   - An empty, NULL or short packed key, and a NULL inside one, is an error instead of the end of the process.
 //   - A refused change leaves nothing behind, and triggers on; a failed crsql_as_crr, crsql_fract_as_ordered or clset
 //     undoes itself and no more.
+//   - What is set between crsql_begin_alter and crsql_commit_alter gets the next db_version, so that peers get it. A
+//     crsql_commit_alter that fails goes back to crsql_begin_alter, and not to the beginning of the transaction.
+//   - crsql_automigrate compares more: keys, types and defaults that changed are errors, indexes, views, triggers and
+//     generated columns that changed are made anew. It undoes itself when it fails, and leaves tables alone that need no
+//     change. A schema holds CREATE TABLE, INDEX, VIEW and TRIGGER, and SELECT crsql_as_crr or crsql_fract_as_ordered.
 //   - A sentinel's version is its causal length, and no number goes beyond 2^53-1.
 //   - A change to a row whose clocks have outlived it brings the row back.
 //   - Conditions on crsql_changes.val compare values as they are, without converting text to numbers. ORDER BY keeps the

@@ -321,6 +321,7 @@ type text struct {
 	plain    bool // one statement that cannot change the schema by itself, nor begin or end a transaction
 	merge    bool // inserts into crsql_changes
 	changes  bool // names crsql_changes
+	alters   bool // may alter a table
 	rollback bool // may undo a part of a transaction, of which SQLite tells nobody
 	drop     bool // may drop crsql_changes
 	multi    bool // may hold several statements
@@ -334,6 +335,8 @@ func readText(query string) (text, error) {
 	}
 	for i := 0; i < len(query); i++ {
 		switch query[i] {
+		case 'a', 'A':
+			t.alters = t.alters || hasFold(query[i:], "alter") && (i == 0 || !isNameByte(query[i-1])) && (i+5 == len(query) || !isNameByte(query[i+5]))
 		case 'c', 'C':
 			t.changes = t.changes || hasFold(query[i:], "crsql_changes")
 		case 'r', 'R':

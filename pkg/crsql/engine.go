@@ -48,6 +48,7 @@ type engine struct {
 	freshTx    bool  // and in the explicit transaction that is open, so that only this connection can change anything
 	mayAlter   bool  // this connection may have changed the schema since it was looked at
 	multi      bool  // the text holds several statements, so that each may change what refresh looks at
+	changes    bool  // the text names crsql_changes
 	committed  bool  // the commit hook has run
 	merged     int64 // rows that it has inserted into crsql_changes
 	quiet      bool  // the engine works on its own temporary objects: no commit worth a notice
@@ -57,8 +58,10 @@ type engine struct {
 	readInTx   bool  // the schema was read in this transaction, and a rollback may revert it
 	viewSchema int64 // schemaVersion that crsql_changes was made for
 
-	nesting int      // of SQL functions
-	undo    []string // savepoints that are to be rolled back and released, in order, once the statement is over
+	nesting    int           // of SQL functions
+	altering   []string      // the tables whose crsql_begin_alter this transaction holds, in order
+	unfinished []string      // savepoints that could not be undone while their statement ran
+	migrated   MigrateReport // of the last crsql_automigrate
 
 	merger    rowMerge            // of the row that is being merged; kept for its buffers
 	mergeList [1]changeset.Change // what mergeOne merges
@@ -113,7 +116,7 @@ func (e *engine) rollbackHook() {
 }
 
 func (e *engine) endTransaction() {
-	e.pending, e.seq, e.rowsImpacted, e.readInTx = unknown, 0, 0, false
+	e.pending, e.seq, e.rowsImpacted, e.readInTx, e.altering = unknown, 0, 0, false, nil
 	e.freshTx, e.merger.known = false, false
 }
 
@@ -141,10 +144,10 @@ func (e *engine) forget() {
 
 // enter is called before each statement that the connection's user runs, leave after it.
 func (e *engine) enter(t text) error {
-	if err := e.undoLeft(); err != nil {
+	if err := e.finishUndo(); err != nil {
 		return err
 	}
-	e.multi, e.committed, e.merged = t.multi, false, 0
+	e.multi, e.changes, e.committed, e.merged = t.multi, t.changes, false, 0
 	e.fresh = e.freshTx
 	if !t.plain {
 		e.outdate()
@@ -156,6 +159,11 @@ func (e *engine) enter(t text) error {
 		e.readInTx = true
 		e.forget()
 	}
+	if t.alters {
+		if err := e.dropView(); err != nil {
+			return err
+		}
+	}
 	if t.changes {
 		return e.ensureView()
 	}
@@ -163,11 +171,11 @@ func (e *engine) enter(t text) error {
 }
 
 func (e *engine) leave(t text, err error) {
-	if len(e.undo) > 0 {
-		_ = e.undoLeft() // or the next statement does
-	}
 	if err != nil || t.rollback {
 		e.forget()
+	}
+	if len(e.unfinished) > 0 {
+		_ = e.finishUndo() // or the next statement does
 	}
 	if t.drop {
 		e.viewSchema = unknown
@@ -178,24 +186,6 @@ func (e *engine) leave(t text, err error) {
 			e.onCommit()
 		}
 	}
-}
-
-// undoLeft undoes what a statement that was interrupted could not: within it everything is interrupted.
-func (e *engine) undoLeft() error {
-	for len(e.undo) > 0 {
-		if !e.sqlite.AutoCommit() { // otherwise SQLite has rolled back all
-			last := e.undo[len(e.undo)-1]
-			for _, sql := range []string{"ROLLBACK TO " + last, "RELEASE " + last} {
-				if err := e.exec(sql); err != nil {
-					return fmt.Errorf("undo what was interrupted: %w", err)
-				}
-			}
-			e.readInTx = true
-			e.forget()
-		}
-		e.undo = e.undo[:len(e.undo)-1]
-	}
-	return nil
 }
 
 // refresh brings what the engine knows of the database up to date, at most once a statement.

@@ -88,15 +88,11 @@ func createStatement(table TableSchema) (sqlStatement, error) {
 	refuse := func(reason string) (sqlStatement, error) {
 		return sqlStatement{}, &SchemaError{Table: table.Name, Reason: reason}
 	}
-	switch lower := strings.ToLower(table.Name); {
+	switch {
 	case table.Name == "" || strings.ContainsRune(table.Name, 0):
 		return refuse("a table needs a name without a NUL")
-	case strings.HasPrefix(lower, "sqlite_"), strings.HasPrefix(lower, "crsql_"), strings.HasPrefix(lower, "crmesh_"),
-		strings.Contains(lower, "__crsql_"):
+	case reserved(table.Name):
 		return refuse("its name is reserved")
-	}
-	if len(table.Name) > MaxName || len(table.SQL) > MaxTableSQL {
-		return refuse(fmt.Sprintf("its name has more than %d bytes, or its statement more than %d", MaxName, MaxTableSQL))
 	}
 	if strings.ContainsRune(table.SQL, 0) {
 		return refuse("its statement holds a NUL")

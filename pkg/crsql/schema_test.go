@@ -28,7 +28,7 @@ func TestSchemaIsTheOriginals(t *testing.T) {
 		for _, step := range []struct {
 			sql  string
 			args []changeset.Value
-		}{{s.sql, nil}, {"SELECT crsql_as_crr(?)", []changeset.Value{changeset.TextString(s.name)}}, {"SELECT crsql_as_crr('main', ?)", []changeset.Value{changeset.TextString(s.name)}}} {
+		}{{s.sql(), nil}, {"SELECT crsql_as_crr(?)", []changeset.Value{changeset.TextString(s.name)}}, {"SELECT crsql_as_crr('main', ?)", []changeset.Value{changeset.TextString(s.name)}}} {
 			theirs := oracleStep{SQL: step.sql}
 			var ours []any
 			for _, v := range step.args {

@@ -17,7 +17,35 @@ func (e *engine) ensureView() error {
 	if e.viewSchema == e.schemaVersion {
 		return nil
 	}
-	// Temporary objects are no writes to the database: they are allowed where those are forbidden, and not announced.
+	if err := e.dropView(); err != nil {
+		return err
+	}
+	err := e.temporarily(
+		e.viewSQL(),
+		`CREATE TEMP TRIGGER crsql_changes_insert INSTEAD OF INSERT ON crsql_changes BEGIN SELECT `+mergeFunction+
+			`(NEW."table", NEW.pk, NEW.cid, NEW.val, NEW.col_version, NEW.db_version, NEW.site_id, NEW.cl, NEW.seq); END`,
+	)
+	if err == nil {
+		e.viewSchema = e.schemaVersion
+	}
+	return err
+}
+
+// dropView makes crsql_changes forget the tables. SQLite refuses to alter any table while a view would be left without
+// what it names. IF EXISTS would not do: where there is a virtual table of that name (vtab_changes.go), SQLite would take
+// that instead, and refuse.
+func (e *engine) dropView() error {
+	e.viewSchema = unknown
+	there, err := e.query("SELECT 1 FROM sqlite_temp_master WHERE type = 'view' AND name = 'crsql_changes'")
+	if err != nil || len(there) == 0 {
+		return err
+	}
+	return e.temporarily("DROP VIEW temp.crsql_changes")
+}
+
+// temporarily runs statements on temporary objects. They are no writes to the database: they are allowed where those are
+// forbidden, and not announced.
+func (e *engine) temporarily(statements ...string) error {
 	readOnly, err := e.query("PRAGMA query_only")
 	if err != nil {
 		return err
@@ -31,30 +59,12 @@ func (e *engine) ensureView() error {
 	quiet := e.quiet
 	e.quiet = true
 	defer func() { e.quiet = quiet }()
-	if err := e.dropView(); err != nil {
-		return err
-	}
-	for _, sql := range []string{
-		e.viewSQL(),
-		`CREATE TEMP TRIGGER crsql_changes_insert INSTEAD OF INSERT ON crsql_changes BEGIN SELECT ` + mergeFunction +
-			`(NEW."table", NEW.pk, NEW.cid, NEW.val, NEW.col_version, NEW.db_version, NEW.site_id, NEW.cl, NEW.seq); END`,
-	} {
+	for _, sql := range statements {
 		if err := e.exec(sql); err != nil {
 			return err
 		}
 	}
-	e.viewSchema = e.schemaVersion
 	return nil
-}
-
-// dropView drops the view if it is there. IF EXISTS would not do: where there is a virtual table of that name (vtab_changes.go),
-// SQLite would take that instead, and refuse.
-func (e *engine) dropView() error {
-	there, err := e.query("SELECT 1 FROM sqlite_temp_master WHERE type = 'view' AND name = 'crsql_changes'")
-	if err != nil || len(there) == 0 {
-		return err
-	}
-	return e.exec("DROP VIEW temp.crsql_changes")
 }
 
 // changesColumns are the columns of crsql_changes.

@@ -180,7 +180,7 @@ func (m *clsetModule) Connect(c *sqlite3.SQLiteConn, args []string) (table sqlit
 	defer rescue("clset", &err)
 	name, err := clsetBase(args)
 	if err != nil {
-		return nil, fmt.Errorf("clset: %w", err)
+		name = "" // it has been renamed, and stands for nothing; it can still be dropped
 	}
 	return m.connect(c, name)
 }
@@ -222,8 +222,13 @@ func (e *engine) createSet(name, columns string) error {
 	return err
 }
 
-// dropSet drops a CRR with its clocks and keys.
+// dropSet drops a CRR with its clocks and keys. A table that is no CRR stays: somebody has renamed the virtual table, or made
+// its own an ordinary one.
 func (e *engine) dropSet(name string) error {
+	clocks, err := e.query("SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE", name+clockSuffix)
+	if err != nil || len(clocks) == 0 {
+		return err
+	}
 	e.stmts.release() // a table cannot be dropped while a statement looks at it
 	for _, table := range []string{name, name + clockSuffix, name + pksSuffix} {
 		if err := e.exec("DROP TABLE IF EXISTS main." + ident(table)); err != nil {
@@ -238,7 +243,7 @@ func (e *engine) dropSet(name string) error {
 type clsetTable struct {
 	readOnly
 	e    *engine
-	name string // of the CRR
+	name string // of the CRR; empty: none
 }
 
 func (t *clsetTable) BestIndex(constraints []sqlite3.InfoConstraint, _ []sqlite3.InfoOrderBy) (*sqlite3.IndexResult, error) {
@@ -249,6 +254,9 @@ func (t *clsetTable) Open() (sqlite3.VTabCursor, error) { return clsetCursor{}, 
 
 func (t *clsetTable) Destroy() (err error) {
 	defer rescue("clset", &err)
+	if t.name == "" {
+		return nil
+	}
 	if err := t.e.dropSet(t.name); err != nil {
 		return fmt.Errorf("clset: drop the table %q: %w", t.name, err)
 	}

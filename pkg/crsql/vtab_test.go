@@ -254,6 +254,20 @@ func TestClsetLater(t *testing.T) {
 	}
 	d.run("CREATE VIRTUAL TABLE t_schema USING clset(id INTEGER PRIMARY KEY NOT NULL, x); DROP TABLE t")
 	d.run("DROP TABLE t_schema")
+	// Once renamed it stands for the table that its name says, which is none, or no CRR.
+	d.run("CREATE VIRTUAL TABLE u_schema USING clset(id INTEGER PRIMARY KEY NOT NULL); CREATE VIRTUAL TABLE w_schema USING clset(id INTEGER PRIMARY KEY NOT NULL); CREATE TABLE plain(a)")
+	d.run("ALTER TABLE u_schema RENAME TO renamed; ALTER TABLE w_schema RENAME TO plain_schema")
+	d.close()
+	d = openTest(t, path)
+	d.run("DROP TABLE renamed; DROP TABLE plain_schema; INSERT INTO plain VALUES (1); INSERT INTO u VALUES (1); INSERT INTO w VALUES (1)")
+	if n := d.int("SELECT count(*) FROM crsql_changes"); n != 2 {
+		t.Errorf("%d changes", n)
+	}
+	for _, table := range []string{"u", "w"} {
+		d.run("SELECT crsql_as_table(?)", table)
+		d.run("DROP TABLE " + table)
+	}
+	d.run("DROP TABLE plain")
 	if got := dump(d.run(allSchema)); got != before {
 		t.Errorf("left behind:\n%s", got)
 	}

@@ -14,11 +14,16 @@ import { pathToFileURL } from "node:url";
 
 const modules = process.argv[2];
 const load = (path) => import(pathToFileURL(join(modules, path)));
-const { default: Engine } = await load("@vlcn.io/crsqlite-wasm/dist/crsqlite.mjs");
+// CRMESH_ORACLE=sync takes the same engine without Asyncify, which is faster.
+const [dir, name] =
+  process.env.CRMESH_ORACLE === "sync"
+    ? ["@vlcn.io/wa-sqlite/dist", "crsqlite-sync"]
+    : ["@vlcn.io/crsqlite-wasm/dist", "crsqlite"];
+const { default: Engine } = await load(`${dir}/${name}.mjs`);
 const { Factory, SQLITE_ROW } = await load("@vlcn.io/wa-sqlite/src/sqlite-api.js");
-const dist = join(modules, "@vlcn.io/crsqlite-wasm/dist");
+const dist = join(modules, dir);
 const wasm = await Engine({
-  wasmBinary: readFileSync(join(dist, "crsqlite.wasm")),
+  wasmBinary: readFileSync(join(dist, `${name}.wasm`)),
   locateFile: (file) => join(dist, file),
 });
 const sqlite = Factory(wasm);
