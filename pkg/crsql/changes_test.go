@@ -3,6 +3,7 @@ package crsql
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -372,6 +373,25 @@ func TestChangesRowsAffected(t *testing.T) {
 		if err := st.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+	// Inside a transaction a prepared insert takes a shorter way.
+	tx, err := d.conn.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := tx.Prepare("INSERT INTO crsql_changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := st.Exec("t", packedInt(t, 1), "x", 5, 1, 1, []byte{0xaa}, 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n != 1 {
+		t.Errorf("in a transaction: %d rows, %v", n, err)
+	}
+	if err := errors.Join(st.Close(), tx.Commit()); err != nil {
+		t.Error(err)
 	}
 }
 
