@@ -20,7 +20,8 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := build
 
-# mattn/go-sqlite3 has virtual tables with this tag only; crsql_unpack_columns and clset are such. All else does without.
+# mattn/go-sqlite3 has virtual tables with this tag only: crsql_unpack_columns, clset, and crsql_changes in views and
+# triggers of the schema. All else does without.
 TAGS := -tags sqlite_vtable
 
 FUZZTIME ?= 20s
