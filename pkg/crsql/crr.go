@@ -15,31 +15,33 @@ func (e *engine) asCRR(args []any) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = e.alter("as_crr", func() error {
-		name, err := e.eligible(name)
-		if err != nil {
+	return "OK", e.alter("as_crr", func() error { return e.createCRR(name) })
+}
+
+// createCRR makes the table a CRR, if it is none.
+func (e *engine) createCRR(name string) error {
+	name, err := e.eligible(name)
+	if err != nil {
+		return err
+	}
+	if name, err = e.clockName(name); err != nil {
+		return err
+	}
+	triggers, err := e.query("SELECT 1 FROM main.sqlite_master WHERE type = 'trigger' AND name = ?", name+"__crsql_itrig")
+	if err != nil || len(triggers) > 0 {
+		return err
+	}
+	t, err := e.readTable(name)
+	if err != nil {
+		return err
+	}
+	for _, sql := range append(dropTriggersSQL(name), t.schemaSQL()...) {
+		if err := e.exec(sql); err != nil {
 			return err
 		}
-		if name, err = e.clockName(name); err != nil {
-			return err
-		}
-		triggers, err := e.query("SELECT 1 FROM main.sqlite_master WHERE type = 'trigger' AND name = ?", name+"__crsql_itrig")
-		if err != nil || len(triggers) > 0 {
-			return err
-		}
-		t, err := e.readTable(name)
-		if err != nil {
-			return err
-		}
-		for _, sql := range append(dropTriggersSQL(name), t.schemaSQL()...) {
-			if err := e.exec(sql); err != nil {
-				return err
-			}
-		}
-		e.outdate() // the table has joined the CRRs
-		return e.backfill(t)
-	})
-	return "OK", err
+	}
+	e.outdate() // the table has joined the CRRs
+	return e.backfill(t)
 }
 
 // clockName returns the name of a table as its clocks spell it, if there are any: the stock engine takes the name that

@@ -335,16 +335,18 @@ func (d *differential) settle(p *pair, s *shape, before map[clockKey]clockRow) {
 	})
 	// Theirs lets the version fall when clocks of this transaction go.
 	const floor = "SELECT value FROM crsql_master WHERE key = 'pre_compact_dbversion'"
-	mine, other := p.ours.run(floor), d.tell(p, oracleStep{SQL: floor})
-	if mine == nil && other == nil {
-		return // nothing was altered
+	stored := func(rows [][]changeset.Value) int64 {
+		if rows == nil {
+			return 0
+		}
+		return rows[0][0].Int64()
 	}
-	ours, theirs := mine[0][0].Int64(), other[0][0].Int64()
+	ours, theirs := stored(p.ours.run(floor)), stored(d.tell(p, oracleStep{SQL: floor}))
 	if ours < theirs {
 		d.fail("%s: pre_compact_dbversion: ours %d, theirs %d", p.name, ours, theirs)
 	}
 	if ours != theirs {
-		d.tell(p, oracleStep{SQL: "UPDATE crsql_master SET value = ? WHERE key = 'pre_compact_dbversion'", Args: []any{encodeTyped(changeset.Integer(ours))}})
+		d.tell(p, oracleStep{SQL: "INSERT OR REPLACE INTO crsql_master VALUES ('pre_compact_dbversion', ?)", Args: []any{encodeTyped(changeset.Integer(ours))}})
 	}
 }
 

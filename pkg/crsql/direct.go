@@ -142,7 +142,7 @@ func (c *conn) mergeDirect(ctx context.Context, t text, args []driver.NamedValue
 	if err != nil {
 		return nil, err
 	}
-	return driver.RowsAffected(0), nil // as for every row that an INSTEAD OF trigger takes
+	return driver.RowsAffected(1), nil
 }
 
 // mergeOne merges a change as a statement of its own does.

@@ -146,7 +146,8 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	}
 	inner, err := c.sqlite.PrepareContext(ctx, query)
 	if err != nil {
-		return nil, err
+		c.engine.forget() // the view may be gone
+		return nil, explain(err)
 	}
 	s := &stmt{SQLiteStmt: inner.(*sqlite3.SQLiteStmt), conn: c, text: t}
 	if t.merge {
@@ -175,7 +176,7 @@ func (c *conn) exec(ctx context.Context, t text, args []driver.NamedValue, run f
 	w.stop()
 	err = interrupted(ctx, err)
 	c.engine.leave(t, err)
-	return result, err
+	return c.engine.counted(result), explain(err)
 }
 
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
@@ -205,7 +206,7 @@ func (c *conn) query(ctx context.Context, t text, args []driver.NamedValue, run 
 			w.stop()
 			err = interrupted(ctx, err)
 			c.engine.leave(t, err)
-			return nil, err
+			return nil, explain(err)
 		}
 		w.work(false)
 		r := &rows{SQLiteRows: inner.(*sqlite3.SQLiteRows), ctx: ctx, watch: w, engine: c.engine, text: t}
@@ -223,6 +224,24 @@ func (c *conn) query(ctx context.Context, t text, args []driver.NamedValue, run 
 	}
 	return nil, errors.New("others change the schema without pause: read crsql_changes in a transaction")
 }
+
+// counted is the result of a statement with the rows that it inserted into crsql_changes. SQLite does not count a view's.
+func (e *engine) counted(result driver.Result) driver.Result {
+	if e.merged == 0 || result == nil {
+		return result
+	}
+	if n, err := result.RowsAffected(); err != nil || n != 0 {
+		return result // a trigger inserted them
+	}
+	return countedResult{result, e.merged}
+}
+
+type countedResult struct {
+	driver.Result
+	rows int64
+}
+
+func (r countedResult) RowsAffected() (int64, error) { return r.rows, nil }
 
 // A stmt is mattn's statement, with the engine told of each run.
 type stmt struct {

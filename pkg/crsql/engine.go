@@ -29,6 +29,7 @@ type engine struct {
 
 	// What the database holds, as of the last refresh.
 	siteID        changeset.SiteID
+	settings      settings
 	schemaVersion int64             // PRAGMA schema_version that the tables were read at
 	dataVersion   int64             // PRAGMA data_version, which moves when another connection commits
 	tables        map[string]*table // the CRRs by name
@@ -52,6 +53,7 @@ type engine struct {
 	multi      bool  // the text holds several statements, so that each may change what refresh looks at
 	changes    bool  // the text names crsql_changes
 	committed  bool  // the commit hook has run
+	merged     int64 // rows that it has inserted into crsql_changes
 	quiet      bool  // the engine works on its own temporary objects: no commit worth a notice
 	merging    bool  // changes are being merged
 	nested     bool  // by a function, inside the statement that calls it
@@ -83,6 +85,9 @@ func newEngine(c *sqlite3.SQLiteConn) (*engine, error) {
 	}
 	if err := e.register(); err != nil {
 		return nil, fmt.Errorf("register the SQL functions: %w", err)
+	}
+	if err := e.registerModules(); err != nil {
+		return nil, fmt.Errorf("register the virtual tables: %w", err)
 	}
 	c.RegisterCommitHook(e.commitHook)
 	c.RegisterRollbackHook(e.rollbackHook)
@@ -137,6 +142,7 @@ func (e *engine) outdate() {
 // forget drops what was read in a transaction that has been undone, wholly or up to a savepoint.
 func (e *engine) forget() {
 	e.forgetSites()
+	e.settings.known = false
 	e.viewSchema = unknown
 	e.unsure = true
 	e.outdate()
@@ -150,7 +156,7 @@ func (e *engine) enter(t text) error {
 	if err := e.finishUndo(); err != nil {
 		return err
 	}
-	e.multi, e.changes, e.committed = t.multi, t.changes, false
+	e.multi, e.changes, e.committed, e.merged = t.multi, t.changes, false, 0
 	e.fresh = e.freshTx
 	if !t.plain {
 		e.outdate()
@@ -227,6 +233,10 @@ func (e *engine) refresh() error {
 		e.dataVersion, e.dbVersion = data, unknown
 		e.merger.known = false
 		e.forgetSites()
+		e.settings.known = false
+	}
+	if err := e.readSettings(); err != nil {
+		return err
 	}
 	if changed || e.mayAlter || e.multi { // who else changes the schema commits
 		if err := e.refreshSchema(seen); err != nil {

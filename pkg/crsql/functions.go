@@ -13,6 +13,12 @@ const engineSHA = "crmesh-crsql"
 // mergeFunction is what the trigger on crsql_changes calls.
 const mergeFunction = "crsql_internal_merge"
 
+// deterministic are the functions that SQLite is told give the same result throughout a statement, so that a schema may
+// use them for generated columns and indexes: the stock engine's choice, with which such a schema was made.
+var deterministic = map[string]bool{
+	"crsql_as_crr": true, "crsql_config_get": true, "crsql_fract_key_between": true, "crsql_get_seq": true, "crsql_sha": true, "crsql_site_id": true,
+}
+
 // register makes the SQL functions known to the connection.
 func (e *engine) register() error {
 	functions := map[string]any{
@@ -52,9 +58,21 @@ func (e *engine) register() error {
 		"crsql_after_update": guard("crsql_after_update", zero(e.naming(e.afterUpdate))),
 		"crsql_after_delete": guard("crsql_after_delete", zero(e.naming(e.afterDelete))),
 		mergeFunction:        guard(mergeFunction, e.mergeRow),
+
+		"crsql_config_set": func(name, value any) (any, error) {
+			return guard("crsql_config_set", func(args []any) (any, error) { return e.configSet(args[0], args[1]) })(name, value)
+		},
+		"crsql_config_get": func(name any) (any, error) {
+			return guard("crsql_config_get", func(args []any) (any, error) { return e.configGet(args[0]) })(name)
+		},
+		"crsql_fract_as_ordered": guard("crsql_fract_as_ordered", e.asOrdered),
+		"crsql_fract_key_between": func(low, high any) (any, error) {
+			return guard("crsql_fract_key_between", func(args []any) (any, error) { return fractKeyBetween(args[0], args[1]) })(low, high)
+		},
+		"crsql_fract_fix_conflict_return_old_key": guard("crsql_fract_fix_conflict_return_old_key", e.fractFixConflict),
 	}
 	for name, f := range functions {
-		if err := e.sqlite.RegisterFunc(name, e.callback(name, f), false); err != nil {
+		if err := e.sqlite.RegisterFunc(name, e.callback(name, f), deterministic[name]); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -105,5 +123,6 @@ func (e *engine) mergeRow(args []any) (any, error) {
 	}
 	e.nested = true
 	defer func() { e.nested = false }()
+	e.merged++
 	return int64(0), e.mergeOne(changeOfRow(args))
 }

@@ -374,7 +374,7 @@ func (m *rowMerge) mustFlush(c *changeset.Change, action changeset.Action) bool 
 	return false
 }
 
-// compare decides a tie of versions: c's value has to be above the stored one. A row that is gone loses.
+// compare decides a tie of versions. To a row that is gone the change is written.
 func (m *rowMerge) compare(c *changeset.Change) (changeset.Action, error) {
 	m.wasTied = true
 	if !m.state.valued {
@@ -388,10 +388,18 @@ func (m *rowMerge) compare(c *changeset.Change) (changeset.Action, error) {
 		}
 		m.state.setValues(row, found)
 	}
-	if m.state.absent || changeset.Compare(c.Val, m.state.values[m.t.column[c.CID]]) > 0 {
+	if m.state.absent {
 		return changeset.ActionWrite, nil
 	}
-	return changeset.ActionNone, nil
+	action := changeset.ResolveValue(m.state.values[m.t.column[c.CID]], m.e.mergeEqualValues(), c)
+	if action == changeset.ActionCompareSite {
+		site, err := m.e.cellSite(m.t, m.key, c.CID)
+		if err != nil {
+			return 0, err
+		}
+		action = changeset.ResolveSite(site, c)
+	}
+	return action, nil
 }
 
 // take notes what action writes.

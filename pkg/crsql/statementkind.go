@@ -12,6 +12,7 @@ const (
 	stmtSchemaVersion statementKind = iota
 	stmtDataVersion
 	stmtVersionFloor
+	stmtSetting
 	stmtMaxVersion
 	stmtSiteOrdinal
 	stmtNewSite
@@ -25,6 +26,7 @@ const (
 	stmtAheadClocks
 	stmtAheadState
 	stmtValues
+	stmtCellSite
 	stmtInserted
 	stmtInsertedNew
 	stmtUpdated
@@ -81,6 +83,8 @@ func (t *table) sql(kind statementKind, cols string) string {
 		return "SELECT col_name, col_version FROM " + t.clock() + " WHERE key = ?"
 	case stmtValues: // pk...; an expression has no declared type, by which mattn would convert
 		return "SELECT " + t.eachColumn(cols, func(_, col int) string { return "+" + ident(t.cols[col]) }) + " FROM " + t.base() + " WHERE " + isParams(t.pks)
+	case stmtCellSite: // key, col_name
+		return "SELECT s.site_id FROM " + t.clock() + " AS c JOIN main.crsql_site_id AS s ON s.ordinal = c.site_id WHERE c.key = ? AND c.col_name = ?"
 	case stmtInsertedNew: // the same for a new key: FAIL, since there is nothing to undo, spares SQLite a journal for the statement
 		return "INSERT OR FAIL INTO " + t.clock() + clockColumns + "VALUES " + t.firstClocks(cols)
 	case stmtInserted: // key, db_version, first seq

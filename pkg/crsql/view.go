@@ -32,7 +32,8 @@ func (e *engine) ensureView() error {
 }
 
 // dropView makes crsql_changes forget the tables. SQLite refuses to alter any table while a view would be left without
-// what it names.
+// what it names. IF EXISTS would not do: where there is a virtual table of that name (vtab_changes.go), SQLite would take
+// that instead, and refuse.
 func (e *engine) dropView() error {
 	e.viewSchema = unknown
 	there, err := e.query("SELECT 1 FROM sqlite_temp_master WHERE type = 'view' AND name = 'crsql_changes'")
@@ -66,14 +67,22 @@ func (e *engine) temporarily(statements ...string) error {
 	return nil
 }
 
+// changesColumns are the columns of crsql_changes.
+const changesColumns = `"table", pk, cid, val, col_version, db_version, site_id, cl, seq`
+
 func (e *engine) viewSQL() string {
-	const columns = `"table", pk, cid, val, col_version, db_version, site_id, cl, seq`
+	return "CREATE TEMP VIEW crsql_changes(" + changesColumns + ") AS " + e.allChangesSQL(func(int) string { return "" }) + " ORDER BY 6, 9"
+}
+
+// allChangesSQL returns the SELECT for the changes of all CRRs. Before the columns of crsql_changes each row has what
+// extra returns for the CRR with an index in the engine's order: nothing, or expressions with a comma behind each.
+func (e *engine) allChangesSQL(extra func(i int) string) string {
 	arms := make([]string, len(e.order))
 	for i, t := range e.order {
-		arms[i] = t.changesSQL()
+		arms[i] = t.changesSQL(extra(i))
 	}
 	if len(arms) == 0 {
-		arms = []string{"SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE 0"}
+		return "SELECT NULL" + strings.Repeat(", NULL", 8+strings.Count(extra(0), ",")) + " WHERE 0"
 	}
 	for len(arms) > maxArms {
 		var groups []string
@@ -83,11 +92,11 @@ func (e *engine) viewSQL() string {
 		}
 		arms = groups
 	}
-	return "CREATE TEMP VIEW crsql_changes(" + columns + ") AS " + strings.Join(arms, " UNION ALL ") + " ORDER BY 6, 9"
+	return strings.Join(arms, " UNION ALL ")
 }
 
-// changesSQL returns the SELECT for the changes of t.
-func (t *table) changesSQL() string {
+// changesSQL returns the SELECT for the changes of t, as c. The columns begin with extra.
+func (t *table) changesSQL(extra string) string {
 	val := "NULL"
 	if len(t.cols) > 0 {
 		var b strings.Builder
@@ -98,7 +107,7 @@ func (t *table) changesSQL() string {
 		b.WriteString(" END")
 		val = b.String()
 	}
-	return "SELECT " + literal(t.name) + ", crsql_pack_columns(" + idents("k.", t.pks, ",") + "), c.col_name, " + val +
+	return "SELECT " + extra + literal(t.name) + ", crsql_pack_columns(" + idents("k.", t.pks, ",") + "), c.col_name, " + val +
 		", c.col_version, c.db_version, s.site_id, coalesce(l.col_version, 1), c.seq" +
 		" FROM " + t.clock() + " AS c" +
 		" JOIN " + t.keys() + " AS k ON k.__crsql_key = c.key" +
