@@ -229,6 +229,9 @@ func (e *engine) dropSet(name string) error {
 	if err != nil || len(clocks) == 0 {
 		return err
 	}
+	if err := e.keepVersion(); err != nil {
+		return err
+	}
 	e.stmts.release() // a table cannot be dropped while a statement looks at it
 	for _, table := range []string{name, name + clockSuffix, name + pksSuffix} {
 		if err := e.exec("DROP TABLE IF EXISTS main." + ident(table)); err != nil {
