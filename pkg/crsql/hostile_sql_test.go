@@ -102,15 +102,21 @@ func TestWriteAfterRollback(t *testing.T) {
 		t.Errorf("the write: %v", err)
 	}
 	equal(t, "notes", n.query("SELECT id, title FROM note"), []string{`1 "mine" `})
-	// A Tx that somebody kept does nothing.
-	for what, call := range map[string]func() error{
-		"Exec":   func() error { _, err := kept.Exec("DELETE FROM note"); return err },
-		"Script": func() error { return kept.Script("DELETE FROM note") },
-		"Query":  func() error { _, err := kept.Query("SELECT 1", nil, nil); return err },
-	} {
-		if err := call(); err == nil || !strings.Contains(err.Error(), "over") {
-			t.Errorf("%s of a kept Tx: %v", what, err)
+	// A Tx that somebody kept does nothing, not even in the transaction of another.
+	err = n.db.Write(context.Background(), func(*Tx) error {
+		for what, call := range map[string]func() error{
+			"Exec":   func() error { _, err := kept.Exec("DELETE FROM note"); return err },
+			"Script": func() error { return kept.Script("DELETE FROM note") },
+			"Query":  func() error { _, err := kept.Query("SELECT 1", nil, nil); return err },
+		} {
+			if err := call(); err == nil || !strings.Contains(err.Error(), "only inside the function") {
+				t.Errorf("%s of a kept Tx: %v", what, err)
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 	n.whole("a rolled back transaction")
 }
