@@ -92,6 +92,13 @@ func (c *conn) Close() error {
 	}
 	c.closed = true
 	c.engine.finalize()
+	// A statement that is still open keeps SQLite's connection alive: with its locks, and calling hooks that mattn has
+	// forgotten.
+	if !c.sqlite.AutoCommit() {
+		_, _ = c.sqlite.Exec("ROLLBACK", nil)
+	}
+	c.sqlite.RegisterCommitHook(nil)
+	c.sqlite.RegisterRollbackHook(nil)
 	return errors.Join(c.interrupter.close(), c.sqlite.Close())
 }
 
@@ -209,7 +216,7 @@ func (c *conn) query(ctx context.Context, t text, args []driver.NamedValue, run 
 			return nil, explain(err)
 		}
 		w.work(false)
-		r := &rows{SQLiteRows: inner.(*sqlite3.SQLiteRows), ctx: ctx, watch: w, engine: c.engine, text: t}
+		r := &rows{SQLiteRows: inner.(*sqlite3.SQLiteRows), ctx: ctx, watch: w, conn: c, text: t}
 		if !t.changes || !t.selects || t.multi || !c.sqlite.AutoCommit() {
 			return r, nil
 		}
@@ -305,13 +312,13 @@ type rows struct {
 	*sqlite3.SQLiteRows
 	ctx    context.Context // of the statement
 	watch  *watch
-	engine *engine
+	conn   *conn
 	text   text
 	closed bool
 }
 
 func (r *rows) Next(dest []driver.Value) error {
-	if err := r.ctx.Err(); err != nil {
+	if err := r.conn.usable(r.ctx); err != nil { // functions of a closed connection are no more
 		return err
 	}
 	r.watch.work(true)
@@ -330,7 +337,7 @@ func (r *rows) Close() error {
 	r.closed = true
 	r.watch.stop()
 	err := r.SQLiteRows.Close()
-	r.engine.leave(r.text, err)
+	r.conn.engine.leave(r.text, err)
 	return err
 }
 

@@ -291,6 +291,26 @@ func TestCancelDB(t *testing.T) {
 	}
 }
 
+// Statements of the engine's own, which know no context, end with that of the call.
+func TestCancelEngineStatement(t *testing.T) {
+	n := newNode(t, "n")
+	n.script(noteSQL)
+	n.exec("INSERT INTO note VALUES (1, 'mine', NULL, NULL)")
+	for name, call := range map[string]func(context.Context, func(*session) error) error{"snapshot": n.db.snapshot, "transact": n.db.transact} {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		start := time.Now()
+		err := call(ctx, func(s *session) error {
+			_, err := s.engine.query(hours + "SELECT count(*) FROM n")
+			return err
+		})
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > soon {
+			t.Errorf("%s: %v after %v", name, err, time.Since(start))
+		}
+		n.whole("a cancelled " + name)
+	}
+}
+
 // Reading and replaying end soon, too, in the middle of a long statement of the engine's own.
 func TestCancelReplicaReads(t *testing.T) {
 	n := newNode(t, "n")

@@ -1,8 +1,10 @@
 package crsql
 
 import (
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -136,4 +138,22 @@ func TestEndlessNesting(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A statement that is closed while it runs is closed when it has run, not by the garbage collector.
+func TestCloseWhileRunning(t *testing.T) {
+	d := openTest(t, ":memory:")
+	n := newNeighbour(d)
+	st, err := d.engine.stmts.get(statementKey{kind: stmtSchemaVersion}, func() string { return "PRAGMA main.schema_version" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := func() bool { return reflect.ValueOf(st.sqlite).Elem().FieldByName("closed").Bool() }
+	if err := st.each(nil, func([]driver.Value) error { d.engine.finalize(); return nil }); err != nil || !closed() {
+		t.Errorf("closed: %v, %v", closed(), err)
+	}
+	if err := st.exec(); err == nil {
+		t.Error("a closed statement runs")
+	}
+	n.unharmed("a statement that was closed while it ran")
 }

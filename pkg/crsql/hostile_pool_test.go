@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -359,6 +360,28 @@ func TestRawMisuse(t *testing.T) {
 	}
 	_ = c.Close() // which says that it is bad, too
 	p.usable("a connection that was closed by its user")
+	// Also with rows and a transaction open: SQLite then keeps the connection until the rows are closed.
+	c = p.conn()
+	if _, err := c.ExecContext(t.Context(), "BEGIN; INSERT INTO t VALUES (2, 2)"); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := c.QueryContext(t.Context(), hours+"SELECT crsql_db_version() FROM n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Raw(func(raw any) error { return raw.(driver.Conn).Close() }); err != nil {
+		t.Fatal(err)
+	}
+	for rows.Next() {
+	}
+	if err := rows.Err(); !errors.Is(err, driver.ErrBadConn) {
+		t.Errorf("rows of a closed connection: %v", err)
+	}
+	_ = rows.Close() // which says that it is closed
+	_ = c.Close()
+	runtime.GC()
+	runtime.GC() // mattn's finalizers
+	p.usable("a connection that was closed with rows open")
 	defer func() {
 		if recover() == nil {
 			t.Error("database/sql passes on a panic in Raw")

@@ -34,7 +34,7 @@ func TestHostileStatements(t *testing.T) {
 		"CREATE TABLE temp.note(id)", `CREATE TABLE "temp".note(id)`, "CREATE TABLE [TEMP] . note(id)", "CREATE VIEW IF NOT EXISTS temp.note AS SELECT 1", "CREATE TABLE temp.note AS SELECT 1",
 		"CREATE TRIGGER temp.x AFTER INSERT ON main.note BEGIN SELECT 1; END", "CREATE VIRTUAL TABLE temp.note USING fts5(a)", "CREATE UNIQUE INDEX temp.i ON note(id)",
 		"PRAGMA writable_schema=1", "PRAGMA query_only=1", "ATTACH ':memory:' AS x", "DETACH main", "VACUUM INTO '/tmp/x'", "BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT s", "RELEASE s",
-		"\ufeffPRAGMA query_only=1", "\ufeffCOMMIT", "/**/\ufeff\ufeff BEGIN", "EXPLAIN PRAGMA query_only=1", "EXPLAIN QUERY PLAN PRAGMA recursive_triggers=1", "explain attach ':memory:' AS x",
+		"\ufeffPRAGMA query_only=1", "\ufeffCOMMIT", "/**/\ufeff\ufeff BEGIN", " \vCOMMIT", "EXPLAIN PRAGMA query_only=1", "EXPLAIN QUERY PLAN PRAGMA recursive_triggers=1", "explain attach ':memory:' AS x",
 		"EXPLAIN CREATE TEMP TABLE note(id)",
 		"DELETE FROM note\x00 WHERE id = 5", "\x00", "", ";", "-- nothing", "SELECT 1; SELECT 2", "SELECT 'open", "SELECT load_extension('/tmp/x')", "NONSENSE",
 		"INSERT OR ROLLBACK INTO note VALUES (1, 'again', NULL, NULL)", "UPDATE note SET id = NULL", "SELECT crsql_as_crr('nowhere')", "SELECT crsql_as_table()",
@@ -102,15 +102,21 @@ func TestWriteAfterRollback(t *testing.T) {
 		t.Errorf("the write: %v", err)
 	}
 	equal(t, "notes", n.query("SELECT id, title FROM note"), []string{`1 "mine" `})
-	// A Tx that somebody kept does nothing.
-	for what, call := range map[string]func() error{
-		"Exec":   func() error { _, err := kept.Exec("DELETE FROM note"); return err },
-		"Script": func() error { return kept.Script("DELETE FROM note") },
-		"Query":  func() error { _, err := kept.Query("SELECT 1", nil, nil); return err },
-	} {
-		if err := call(); err == nil || !strings.Contains(err.Error(), "over") {
-			t.Errorf("%s of a kept Tx: %v", what, err)
+	// A Tx that somebody kept does nothing, not even in the transaction of another.
+	err = n.db.Write(context.Background(), func(*Tx) error {
+		for what, call := range map[string]func() error{
+			"Exec":   func() error { _, err := kept.Exec("DELETE FROM note"); return err },
+			"Script": func() error { return kept.Script("DELETE FROM note") },
+			"Query":  func() error { _, err := kept.Query("SELECT 1", nil, nil); return err },
+		} {
+			if err := call(); err == nil || !strings.Contains(err.Error(), "only inside the function") {
+				t.Errorf("%s of a kept Tx: %v", what, err)
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 	n.whole("a rolled back transaction")
 }

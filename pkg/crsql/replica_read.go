@@ -3,7 +3,6 @@ package crsql
 import (
 	"context"
 	"errors"
-	"math"
 	"slices"
 
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
@@ -82,7 +81,7 @@ func (r *reader) only() error {
 			continue
 		}
 		if next, ok := r.walk.entry(); ok && next < l {
-			if err := r.walk.seek(Position{L: max(l, math.MinInt64+1), Seq: EntryStart}); err != nil {
+			if err := r.walk.seek(Position{L: l, Seq: EntryStart}); err != nil {
 				return err
 			}
 		}

@@ -162,7 +162,7 @@ func (e *engine) openCursor(key statementKey, sql func() string, args ...driver.
 	if err != nil {
 		return nil, err
 	}
-	if st.busy || len(args) != len(st.args) {
+	if st.busy || st.closed || len(args) != len(st.args) {
 		return nil, errors.New("internal: a statement is running already, or was given a wrong number of parameters")
 	}
 	for i, arg := range args {

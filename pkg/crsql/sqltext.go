@@ -119,6 +119,9 @@ func (s *sqlScanner) token() (tokenKind, string, error) {
 	switch c := rest[0]; {
 	case strings.IndexByte(" \t\n\r\f", c) >= 0:
 		kind = tokenSpace
+		for n < len(rest) && strings.IndexByte(" \t\n\v\f\r", rest[n]) >= 0 { // a \v is none by itself
+			n++
+		}
 	case strings.HasPrefix(rest, byteOrderMark):
 		kind, n = tokenSpace, len(byteOrderMark)
 	case strings.HasPrefix(rest, "--"):

@@ -73,6 +73,9 @@ func (st *statement) bind(args []driver.Value) error {
 	if st.busy {
 		return ErrBusy
 	}
+	if st.closed { // mattn would hand SQLite a null pointer
+		return errors.New("internal: a statement was used after it was closed")
+	}
 	if len(args) != len(st.args) {
 		return fmt.Errorf("internal: a statement with %d parameters was given %d", len(st.args), len(args))
 	}

@@ -225,6 +225,54 @@ func FuzzParsePacked(f *testing.F) {
 	})
 }
 
+// A value that parses packs to the same bytes, whatever follows it, and says how many they are.
+func FuzzParseValue(f *testing.F) {
+	for _, name := range []string{"packed.txt", "refused.txt"} {
+		for _, line := range lines(f, name) {
+			b, err := hex.DecodeString(line[2])
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(b[min(1, len(b)):])
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		count := 0
+		for rest := b; len(rest) > 0; count++ {
+			v, after, err := ParseValue(rest)
+			if err != nil {
+				if parse := new(ParseError); !errors.As(err, &parse) || parse.Offset < 0 || parse.Offset > len(rest) || parse.Reason == "" {
+					t.Fatalf("%x: %v", rest, err)
+				}
+				return
+			}
+			size := len(rest) - len(after)
+			if !bytes.Equal(after, rest[size:]) || v.Size() != size || !bytes.Equal(AppendValue(nil, v), rest[:size]) {
+				t.Fatalf("%x gives %v, of %d bytes, and leaves %x", rest, v, v.Size(), after)
+			}
+			if alone, none, err := ParseValue(rest[:size:size]); err != nil || len(none) != 0 || !alone.Equal(v) || Compare(alone, v) != 0 {
+				t.Fatalf("%x alone gives %v, %v", rest[:size], alone, err)
+			}
+			if _, _, err := ParseValue(rest[:size-1]); err == nil && size > 1 {
+				t.Fatalf("a part of %x parses", rest[:size])
+			}
+			rest = after
+		}
+		if count == 0 || count > MaxPackedValues {
+			return
+		}
+		// As many of them as there are make a key.
+		key := append([]byte{byte(count)}, b...)
+		values, err := ParseCanonical(key)
+		if err != nil || len(values) != count {
+			t.Fatalf("%x gives %v, %v", key, values, err)
+		}
+		if again, err := AppendPacked(nil, values); err != nil || !bytes.Equal(again, key) {
+			t.Fatalf("%x packs to %x, %v", key, again, err)
+		}
+	})
+}
+
 func ExampleAppendPacked() {
 	key, _ := AppendPacked(nil, []Value{Integer(1), TextString("ab"), Null(), Real(2)})
 	fmt.Printf("%x\n", key)
