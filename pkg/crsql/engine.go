@@ -193,6 +193,7 @@ func (e *engine) enter(t text) error {
 func (e *engine) leave(t text, err error) {
 	if err != nil || t.rollback {
 		e.forget()
+		e.unsure = !e.sqlite.AutoCommit() // it is about the rows of a transaction
 	}
 	if !t.plain { // it has looked at the schema, perhaps, and changed it afterwards
 		e.outdate()
