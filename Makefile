@@ -4,9 +4,11 @@
 #   make run      a signaling server and one replica with the sample database; prints an invite link (Ctrl-C stops)
 #   make test     everything: lint, Go tests with the race detector, TypeScript tests, real Chromium
 #   make race     the Go tests alone, with the race detector
-#   make fuzz     every fuzz target for FUZZTIME (20s) each
+#   make fuzz     every fuzz target for FUZZTIME (20s) each; then SCRIPTS (20000) random scripts on our cr-sqlite and on the
+#                 original, and KILLS (200) kills of a process that writes
 #   make sim      the simulations with SEEDS (20000) seeds
-#   make bench    sync between two replicas beside a bare data channel, COUNT (6) times; benchstat gives the medians
+#   make bench    cr-sqlite in Go beside plain statements and the original, and sync between two replicas beside a bare data
+#                 channel, COUNT (6) times; benchstat gives the medians
 #   make lint     gofmt, go vet, staticcheck, biome, tsc
 #   make web      the page into web/dist
 #   make fmt      format Go and TypeScript
@@ -25,6 +27,8 @@ SHELL := bash
 TAGS := -tags sqlite_vtable
 
 FUZZTIME ?= 20s
+SCRIPTS ?= 20000
+KILLS ?= 200
 SEEDS ?= 20000
 COUNT ?= 6
 
@@ -57,21 +61,26 @@ race: $(PAGE) $(SAMPLE)
 test-web: build $(SAMPLE)
 	cd web && npx --no-install vitest run
 
+# Minimizing is bounded, since some targets open a database for each run: it would take the time from them.
 fuzz: $(PAGE)
 	for pkg in $$(go list ./...); do \
 	  for target in $$(go test $(TAGS) -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do \
 	    echo "$$pkg $$target"; \
-	    go test $(TAGS) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
+	    go test $(TAGS) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$pkg"; \
 	  done; \
 	done
+	CRMESH_SCRIPTS=$(SCRIPTS) go test $(TAGS) -count=1 -timeout 120m -run '^TestDifferential$$' ./pkg/crsql
+	CRMESH_KILLS=$(KILLS) go test $(TAGS) -count=1 -timeout 120m -run '^TestPower$$' ./pkg/crsql
 
 sim: $(MODULES)
 	go test $(TAGS) -count=1 -timeout 60m -v -run 'Sim' ./pkg/mesh/meshtest -seeds $(SEEDS)
 	cd web && CRMESH_SEEDS=$(SEEDS) npx --no-install vitest run --testTimeout 3600000 src/syncproto/sim.test.ts
 
 bench: build $(SAMPLE)
-	go test $(TAGS) -run '^$$' -bench . -benchtime 1x -count $(COUNT) -timeout 60m ./cmd/peer | tee .cache/bench.txt
-	go tool benchstat .cache/bench.txt
+	go test $(TAGS) -run '^$$' -bench . -benchtime 1x -count $(COUNT) -timeout 60m ./pkg/crsql | tee .cache/bench-crsql.txt
+	go test $(TAGS) -run '^$$' -bench . -benchtime 1x -count $(COUNT) -timeout 60m ./cmd/peer | tee .cache/bench-peer.txt
+	go tool benchstat .cache/bench-crsql.txt
+	go tool benchstat .cache/bench-peer.txt
 
 lint: lint-go lint-web
 

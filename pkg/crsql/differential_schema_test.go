@@ -94,6 +94,8 @@ func (d *differential) apply(p *pair, s *shape, op schemaOp) {
 		if d.both(p, alter+"DROP COLUMN "+ident(op.column)).err == nil {
 			i := s.column(op.column)
 			s.columns = slices.Delete(s.columns, i, i+1)
+		} else { // the newer SQLite's next ALTER in the transaction would miss the column: it reads the schema again for this
+			d.both(p, "SELECT 1 FROM "+s.table())
 		}
 	case opRename:
 		if d.both(p, alter+"RENAME COLUMN "+ident(op.column)+" TO "+ident(op.to.name)).err == nil {
