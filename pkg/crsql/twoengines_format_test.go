@@ -2,6 +2,7 @@ package crsql
 
 import (
 	"database/sql"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -117,6 +118,39 @@ func TestQuotedTables(t *testing.T) {
 				t.Errorf("it holds %s", got)
 			}
 		})
+	}
+}
+
+// TestOddNamesInTheOriginal: whatever a table, a key or a column is named, what we make of it the original works with.
+func TestOddNamesInTheOriginal(t *testing.T) {
+	dir := t.TempDir()
+	for i, name := range oddNames {
+		for j := range 3 {
+			names := []string{"plain", "pk", "col"}
+			names[j] = name
+			if j == 0 && strings.Contains(name, "'") || j == 1 && name == "__crsql_key" {
+				continue // see TestApostrophe; and the original's own column
+			}
+			path := filepath.Join(dir, fmt.Sprint(i, "-", j))
+			d := openOurs(t, fast(path))
+			table, pk, col := ident(names[0]), ident(names[1]), ident(names[2])
+			d.run("CREATE TABLE " + table + " (" + pk + " NOT NULL PRIMARY KEY, " + col + ", other DEFAULT 'd')")
+			d.run("SELECT crsql_as_crr(?)", names[0])
+			makeCRR(d, "CREATE TABLE neighbour (id INTEGER PRIMARY KEY NOT NULL, x)")
+			d.script("INSERT INTO "+table+" VALUES (1, 2, 3)", "INSERT INTO neighbour VALUES (1, 2)")
+			want := d.text("SELECT * FROM crsql_changes")
+			d.close()
+
+			d = openTheirs(t, path)
+			if got := d.text("SELECT * FROM crsql_changes"); got != want {
+				t.Errorf("%.30q: theirs reads\n%s\nours wrote\n%s", names, got, want)
+			}
+			d.script("INSERT INTO neighbour VALUES (2, 2)", "INSERT INTO "+table+" VALUES (2, 2, 3)", "UPDATE "+table+" SET "+col+" = 5",
+				`INSERT INTO crsql_changes SELECT "table", pk, cid, val, col_version + 1, db_version, site_id, cl, seq FROM crsql_changes`,
+				"DELETE FROM "+table+" WHERE "+pk+" = 1")
+			d.check(names[0], "neighbour")
+			d.close()
+		}
 	}
 }
 
