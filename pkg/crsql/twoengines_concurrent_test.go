@@ -207,7 +207,10 @@ func (s *sharer) commits(p *pace, n int) error {
 	for i := range n {
 		p.step(s.place)
 		mark := fmt.Sprintf("%s-%d", s.name, i)
-		if i == n/3 { // in a transaction of its own: the original knows of no CRR that is made after a write to another
+		if i == n/3 { // in transactions of their own: the original knows of no CRR that is made after a write to another
+			if err := s.transaction(s.alter); err != nil {
+				return fmt.Errorf("a column of %s: %w", s.name, err)
+			}
 			if err := s.transaction(s.create); err != nil {
 				return fmt.Errorf("a table of %s: %w", s.name, err)
 			}
@@ -261,6 +264,16 @@ func (s *sharer) create() error {
 	return err
 }
 
+// alter adds a column to a table that both write to.
+func (s *sharer) alter() error {
+	for _, sql := range []string{"SELECT crsql_begin_alter('note')", "ALTER TABLE note ADD COLUMN late_" + s.name, "SELECT crsql_commit_alter('note')"} {
+		if _, err := s.try(sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // write runs the statements of a transaction.
 func (s *sharer) write(mark string, i int) (err error) {
 	run := func(sql string, args ...any) {
@@ -280,10 +293,13 @@ func (s *sharer) write(mark string, i int) (err error) {
 		run("INSERT INTO "+string(row[0].Bytes())+" VALUES (?, ?)", mark, i)
 	}
 	key, other := s.rng.IntN(20), s.rng.IntN(20)
+	if len(late) == 2 { // and so both columns, which come first
+		run("UPDATE note SET late_ours = ?, late_theirs = ? WHERE id >= ?", i, mark, key)
+	}
 	for range 1 + s.rng.IntN(3) {
 		switch s.rng.IntN(6) {
 		case 0:
-			run("INSERT OR REPLACE INTO note VALUES (?, ?, ?)", key, mark, i)
+			run("INSERT OR REPLACE INTO note (id, a, b) VALUES (?, ?, ?)", key, mark, i)
 		case 1:
 			run("UPDATE note SET b = ? WHERE id >= ?", i, key)
 		case 2:
