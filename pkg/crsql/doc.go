@@ -34,6 +34,8 @@
 //   - An UPDATE of a primary key gives the moved columns the new db_version, so that peers get them, and a col_version
 //     above that of a row which it replaces, so that it wins there too.
 //   - An empty, NULL or short packed key, and a NULL inside one, is an error instead of the end of the process.
+//   - crsql_db_version() never falls: not when clocks are dropped, nor after an update that changed nothing, which raises it
+//     in the original only. A peer's db_version raises it to 2^52 at most.
 //   - A refused change leaves nothing behind, and triggers on; a failed crsql_as_crr, crsql_fract_as_ordered or clset
 //     undoes itself and no more.
 //   - What is set between crsql_begin_alter and crsql_commit_alter gets the next db_version, so that peers get it. A
@@ -42,11 +44,16 @@
 //     generated columns that changed are made anew. It undoes itself when it fails, and leaves tables alone that need no
 //     change. A schema holds CREATE TABLE, INDEX, VIEW and TRIGGER, and SELECT crsql_as_crr or crsql_fract_as_ordered.
 //   - A sentinel's version is its causal length, and no number goes beyond 2^53-1.
+//   - A CRR has the name that its table was created with, in need of quotes or not; one with a ' in it is refused, since the
+//     original could not use the file any more.
+//   - Every statement sees the schema as it is, whoever changed it, and whatever was undone.
 //   - A change to a row whose clocks have outlived it brings the row back.
 //   - Conditions on crsql_changes.val compare values as they are, without converting text to numbers. ORDER BY keeps the
 //     direction of each term, and crsql_changes may be joined with itself.
 //   - Fractional keys may have 256 bytes, tables in order a primary key of several columns or no rowids, and any names.
 //   - Settings are integers, and connections follow what another one sets.
+//
+// docs/COMPATIBILITY.md says how a file is shared with the original, and which of its faults are mended, with their tests.
 //
 // What cannot be the same, because crsql_changes is a temporary view and mattn registers the functions: crsql_changes has no
 // rowid, SQL's changes() does not count rows inserted into it (sql.Result does), and writes to CRRs need PRAGMA trusted_schema
