@@ -19,6 +19,9 @@
 //     above that of a row which it replaces, so that it wins there too.
 //   - An empty, NULL or short packed key, and a NULL inside one, is an error instead of the end of the process.
 //   - A refused change leaves nothing behind, and triggers on; a failed crsql_as_crr undoes itself and no more.
+//   - A call ends with its context, undone, also in the middle of a merge or of crsql_as_crr; a connection goes back to
+//     database/sql's pool without a transaction and with its triggers on.
+//   - Names have at most MaxName bytes and packed keys MaxKey, a table has as many columns as its triggers can pass on (499).
 //   - A sentinel's version is its causal length, and no number goes beyond 2^53-1.
 //   - A change to a row whose clocks have outlived it brings the row back.
 //   - Conditions on crsql_changes.val compare values as they are, without converting text to numbers.

@@ -51,8 +51,9 @@ type engine struct {
 	readInTx   bool  // the schema was read in this transaction, and a rollback may revert it
 	viewSchema int64 // schemaVersion that crsql_changes was made for
 
-	nesting int      // of SQL functions
-	undo    []string // savepoints that are to be rolled back and released, in order, once the statement is over
+	nesting  int      // of SQL functions
+	panicked any      // by onRollback
+	undo     []string // savepoints that are to be rolled back and released, in order, once the statement is over
 
 	merger rowMerge // of the row that is being merged; kept for its buffers
 }
@@ -98,6 +99,7 @@ func (e *engine) rollbackHook() {
 	e.endTransaction()
 	e.forget()
 	if e.onRollback != nil {
+		defer func() { e.panicked = recover() }() // it must not pass through C: leave passes it on
 		e.onRollback()
 	}
 }
@@ -133,6 +135,10 @@ func (e *engine) enter(t text) error {
 }
 
 func (e *engine) leave(t text, err error) {
+	if p := e.panicked; p != nil {
+		e.panicked = nil
+		panic(p)
+	}
 	if len(e.undo) > 0 {
 		_ = e.undoLeft() // or the next statement does
 	}

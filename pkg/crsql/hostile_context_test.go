@@ -317,7 +317,7 @@ func TestCancelReplicaReads(t *testing.T) {
 	n.script(noteSQL)
 	n.exec("WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 60000) INSERT INTO note(id, title) SELECT i, 'x' FROM n")
 	q := all(Position{})
-	q.MaxBytes, q.MaxChanges, q.Count = MaxReadBytes, MaxReadSize, true
+	q.MaxBytes, q.MaxChanges, q.Count = MaxReadBytes, MaxReadChanges, true
 	for name, call := range map[string]func(ctx context.Context) error{
 		"Read":   func(ctx context.Context) error { _, err := n.Read(ctx, q); return err },
 		"Heads":  func(ctx context.Context) error { _, err := n.Heads(ctx); return err },
