@@ -85,7 +85,7 @@ func (e *engine) alter(savepoint string, f func() error) error {
 		undo = e.exec("RELEASE " + savepoint)
 	}
 	if undo != nil {
-		e.undo = append(e.undo, savepoint)
+		e.unfinished = append(e.unfinished, savepoint)
 		if err == nil {
 			err = undo
 		}

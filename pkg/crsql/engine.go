@@ -51,9 +51,9 @@ type engine struct {
 	readInTx   bool  // the schema was read in this transaction, and a rollback may revert it
 	viewSchema int64 // schemaVersion that crsql_changes was made for
 
-	nesting  int      // of SQL functions
-	panicked any      // by onRollback
-	undo     []string // savepoints that are to be rolled back and released, in order, once the statement is over
+	nesting    int      // of SQL functions
+	panicked   any      // by onRollback
+	unfinished []string // savepoints that are to be rolled back and released, in order, once the statement is over
 
 	merger rowMerge // of the row that is being merged; kept for its buffers
 }
@@ -120,7 +120,7 @@ func (e *engine) forget() {
 
 // enter is called before each statement that the connection's user runs, leave after it.
 func (e *engine) enter(t text) error {
-	if err := e.undoLeft(); err != nil {
+	if err := e.finishUndo(); err != nil {
 		return err
 	}
 	e.fresh, e.multi, e.committed = false, t.multi, false
@@ -139,8 +139,8 @@ func (e *engine) leave(t text, err error) {
 		e.panicked = nil
 		panic(p)
 	}
-	if len(e.undo) > 0 {
-		_ = e.undoLeft() // or the next statement does
+	if len(e.unfinished) > 0 {
+		_ = e.finishUndo() // or the next statement does
 	}
 	if err != nil || t.rollback {
 		e.forget()
@@ -156,20 +156,24 @@ func (e *engine) leave(t text, err error) {
 	}
 }
 
-// undoLeft undoes what a statement that was interrupted could not: within it everything is interrupted.
-func (e *engine) undoLeft() error {
-	for len(e.undo) > 0 {
+// finishUndo undoes what a statement that was interrupted could not: within it everything is interrupted, and as long as
+// rows are open beside it.
+func (e *engine) finishUndo() error {
+	for len(e.unfinished) > 0 {
+		last := e.unfinished[len(e.unfinished)-1]
+		err := error(nil)
 		if !e.sqlite.AutoCommit() { // otherwise SQLite has rolled back all
-			last := e.undo[len(e.undo)-1]
-			for _, sql := range []string{"ROLLBACK TO " + last, "RELEASE " + last} {
-				if err := e.exec(sql); err != nil {
-					return fmt.Errorf("undo what was interrupted: %w", err)
-				}
-			}
+			err = errors.Join(e.exec("ROLLBACK TO "+last), e.exec("RELEASE "+last))
 			e.readInTx = true
 			e.forget()
 		}
-		e.undo = e.undo[:len(e.undo)-1]
+		if isInterrupt(err) {
+			return fmt.Errorf("undo what was interrupted: %w", err)
+		}
+		e.unfinished = e.unfinished[:len(e.unfinished)-1]
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

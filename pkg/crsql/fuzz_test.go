@@ -294,7 +294,7 @@ func FuzzFunctions(f *testing.F) {
 		}
 		neighbour.version = 1
 		neighbour.unharmed(fmt.Sprintf("%s(%v)", name, args))
-		if d.engine.nesting != 0 || d.engine.merging || len(d.engine.undo) != 0 {
+		if d.engine.nesting != 0 || d.engine.merging || len(d.engine.unfinished) != 0 {
 			t.Fatalf("%s(%v) leaves the engine in the middle of something", name, args)
 		}
 		if transaction {
