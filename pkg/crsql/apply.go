@@ -8,8 +8,9 @@ import (
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 )
 
-// ErrBusy is returned where a trigger that a merge set off tries to merge on the same connection.
-var ErrBusy = errors.New("a trigger cannot write to crsql_changes while changes are being merged")
+// ErrBusy is returned where a trigger that a merge, or the writing of clocks, set off tries to do the same on the
+// connection.
+var ErrBusy = errors.New("a trigger cannot write to crsql_changes, or to a CRR's clocks, while they are being written")
 
 // A ChangeError says why one change cannot be applied to this database: its table or column is unknown here, its packed
 // key does not parse, a number is out of range, or a constraint of the table refuses the value. Nothing of that change

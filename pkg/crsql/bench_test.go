@@ -213,58 +213,48 @@ func BenchmarkFloor(b *testing.B) {
 	}
 }
 
-func BenchmarkApplyNew(b *testing.B) {
-	changes := benchChanges(b)
+// besideFloor measures run, which returns its seconds for n of a unit, on a new database with the CRR, beside the floor.
+func besideFloor(b *testing.B, n int, unit string, run func(c *benchConn) float64) {
 	for b.Loop() {
 		reference := floor(b)
 		c := openBenchCRR(b)
-		report(b, c.apply(changes), reference, len(changes), "changes", "floor")
+		report(b, run(c), reference, n, unit, "floor")
 		c.close()
 	}
 }
 
+func BenchmarkApplyNew(b *testing.B) {
+	changes := benchChanges(b)
+	besideFloor(b, len(changes), "changes", func(c *benchConn) float64 { return c.apply(changes) })
+}
+
 func BenchmarkApplyAgain(b *testing.B) {
 	changes := benchChanges(b)
-	for b.Loop() {
-		reference := floor(b)
-		c := openBenchCRR(b)
-		c.apply(changes)
-		report(b, c.apply(changes), reference, len(changes), "changes", "floor")
-		c.close()
-	}
+	besideFloor(b, len(changes), "changes", func(c *benchConn) float64 { c.apply(changes); return c.apply(changes) })
 }
 
 // BenchmarkApplyNewer merges a newer value into each cell.
 func BenchmarkApplyNewer(b *testing.B) {
 	changes := benchChanges(b)
-	newer := append([]changeset.Change(nil), changes...)
+	newer := slices.Clone(changes)
 	for i := range newer {
 		newer[i].ColVersion = 2
 	}
-	for b.Loop() {
-		reference := floor(b)
-		c := openBenchCRR(b)
-		c.apply(changes)
-		report(b, c.apply(newer), reference, len(changes), "changes", "floor")
-		c.close()
-	}
+	besideFloor(b, len(changes), "changes", func(c *benchConn) float64 { c.apply(changes); return c.apply(newer) })
 }
 
 func BenchmarkApplySQL(b *testing.B) {
 	changes := benchChanges(b)
-	for b.Loop() {
-		reference := floor(b)
-		c := openBenchCRR(b)
+	besideFloor(b, len(changes), "changes", func(c *benchConn) float64 {
 		insert := c.prepare("INSERT INTO crsql_changes VALUES (?,?,?,?,?,?,?,?,?)")
-		report(b, c.inTransaction(func() {
+		defer insert.close()
+		return c.inTransaction(func() {
 			for i := range changes {
 				changeArgs(insert.args, &changes[i])
 				insert.run()
 			}
-		}), reference, len(changes), "changes", "floor")
-		insert.close()
-		c.close()
-	}
+		})
+	})
 }
 
 func changeArgs(args []driver.NamedValue, c *changeset.Change) {
@@ -273,40 +263,31 @@ func changeArgs(args []driver.NamedValue, c *changeset.Change) {
 }
 
 func BenchmarkInsert(b *testing.B) {
-	for b.Loop() {
-		reference := floor(b)
-		c := openBenchCRR(b)
-		report(b, c.insertRows(), reference, benchRows, "rows", "floor")
-		c.close()
-	}
+	besideFloor(b, benchRows, "rows", (*benchConn).insertRows)
 }
 
 func BenchmarkInsertPlain(b *testing.B) {
-	for b.Loop() {
-		reference := floor(b)
+	besideFloor(b, benchRows, "rows", func(*benchConn) float64 {
 		c := openBenchPlain(b)
-		report(b, c.insertRows(), reference, benchRows, "rows", "floor")
-		c.close()
-	}
+		defer c.close()
+		return c.insertRows()
+	})
 }
 
 // BenchmarkReadSQL reads all of crsql_changes.
 func BenchmarkReadSQL(b *testing.B) {
-	for b.Loop() {
-		reference := floor(b)
-		c := openBenchCRR(b)
+	besideFloor(b, benchRows*benchColumns, "changes", func(c *benchConn) float64 {
 		c.insertRows()
 		read := c.prepare("SELECT * FROM crsql_changes WHERE db_version > ?")
+		defer read.close()
 		read.args[0].Value = int64(0)
 		n := 0
 		seconds := timed(func() { n = read.count() })
-		read.close()
-		c.close()
 		if n != benchRows*benchColumns {
 			b.Fatalf("%d changes", n)
 		}
-		report(b, seconds, reference, n, "changes", "floor")
-	}
+		return seconds
+	})
 }
 
 // count runs the statement and returns how many rows it gives.

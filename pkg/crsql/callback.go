@@ -17,14 +17,24 @@ var (
 // callback makes f, a function as mattn registers them, safe to be called by C code. A panic would have to pass through
 // that on its way up, which ends the process or leaves SQLite's mutex locked: it becomes an error.
 func (e *engine) callback(name string, f any) any {
-	if f, ok := f.(func(...any) (any, error)); ok { // what runs often has this form
+	switch f := f.(type) { // what runs for each row has one of these forms
+	case func(...any) (any, error):
 		return func(args ...any) (result any, err error) {
 			if e.nesting >= maxNesting {
 				return nil, tooDeep(name)
 			}
 			e.nesting++
-			defer e.called(name, &result, &err)
+			defer e.called(name, &err)
 			return f(args...)
+		}
+	case func(...any) int64:
+		return func(args ...any) (result int64, err error) {
+			if e.nesting >= maxNesting {
+				return 0, tooDeep(name)
+			}
+			e.nesting++
+			defer e.called(name, &err)
+			return f(args...), nil
 		}
 	}
 	value := reflect.ValueOf(f)
@@ -61,15 +71,15 @@ func (e *engine) safely(name string, f func() (any, error)) (result any, err err
 		return nil, tooDeep(name)
 	}
 	e.nesting++
-	defer e.called(name, &result, &err)
+	defer e.called(name, &err)
 	return f()
 }
 
 // called is deferred by each callback.
-func (e *engine) called(name string, result *any, err *error) {
+func (e *engine) called(name string, err *error) {
 	e.nesting--
 	if p := recover(); p != nil {
-		*result, *err = nil, fmt.Errorf("%s: internal error: %v", name, p)
+		*err = fmt.Errorf("%s: internal error: %v", name, p)
 	}
 }
 

@@ -138,7 +138,8 @@ func (e *engine) undo(savepoint string) error {
 	return err
 }
 
-// finishUndo undoes what undo could not.
+// finishUndo undoes what undo could not: within a statement that is interrupted everything is, and as long as rows are open
+// beside it.
 func (e *engine) finishUndo() error {
 	unfinished := e.unfinished
 	e.unfinished = nil
@@ -147,7 +148,9 @@ func (e *engine) finishUndo() error {
 			return nil // SQLite has rolled all back
 		}
 		if err := e.undo(savepoint); err != nil {
-			e.unfinished = unfinished[i:]
+			if e.unfinished = unfinished[i:]; !isInterrupt(err) {
+				e.unfinished = unfinished[i+1:]
+			}
 			return fmt.Errorf("undo what was interrupted: %w", err)
 		}
 	}

@@ -126,11 +126,12 @@ func changeOfRow(row []any) changeset.Change {
 // mergeDirect merges a change within the transaction that is open, as a statement. An error undoes the statement; where
 // half of a change has been written, which takes a full disk or the like, it undoes the transaction.
 func (c *conn) mergeDirect(ctx context.Context, t text, args []driver.NamedValue, change changeset.Change) (driver.Result, error) {
-	if err := c.enter(ctx, t, args); err != nil {
+	w, err := c.start(ctx, t, args)
+	if err != nil {
 		return nil, err
 	}
 	e := c.engine
-	err := e.mergeOne(change)
+	err = e.mergeOne(change)
 	if err != nil && e.merger.half {
 		if undo := e.exec("ROLLBACK"); undo != nil {
 			err = errors.Join(err, undo)
@@ -138,8 +139,7 @@ func (c *conn) mergeDirect(ctx context.Context, t text, args []driver.NamedValue
 			err = fmt.Errorf("the transaction was rolled back: %w", err)
 		}
 	}
-	e.leave(t, err)
-	if err != nil {
+	if err = c.finish(ctx, t, w, err); err != nil {
 		return nil, err
 	}
 	return driver.RowsAffected(1), nil

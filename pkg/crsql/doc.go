@@ -38,6 +38,9 @@
 //     in the original only. A peer's db_version raises it to 2^52 at most.
 //   - A refused change leaves nothing behind, and triggers on; a failed crsql_as_crr, crsql_fract_as_ordered or clset
 //     undoes itself and no more.
+//   - A call ends with its context, undone, also in the middle of a merge or of crsql_as_crr; a connection goes back to
+//     database/sql's pool without a transaction and with its triggers on.
+//   - Names have at most MaxName bytes and packed keys MaxKey, a table has as many columns as its triggers can pass on (499).
 //   - What is set between crsql_begin_alter and crsql_commit_alter gets the next db_version, so that peers get it. A
 //     crsql_commit_alter that fails goes back to crsql_begin_alter, and not to the beginning of the transaction.
 //   - crsql_automigrate compares more: keys, types and defaults that changed are errors, indexes, views, triggers and

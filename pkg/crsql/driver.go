@@ -120,18 +120,29 @@ func (c *conn) usable(ctx context.Context) error {
 // errTxGone is why a statement is not run: outside its transaction it would be durable on its own.
 var errTxGone = errors.New("the transaction is over: SQLite rolled it back upon an error, or a statement ended it; roll back and begin anew")
 
-// enter prepares a statement's run. Unless it fails, leave has to follow.
-func (c *conn) enter(ctx context.Context, t text, args []driver.NamedValue) error {
+// start prepares a statement's run, which must not watch ctx itself. Unless it fails, finish follows.
+func (c *conn) start(ctx context.Context, t text, args []driver.NamedValue) (*watch, error) {
 	if err := c.usable(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	if c.inTx && c.sqlite.AutoCommit() {
-		return errTxGone
+		return nil, errTxGone
 	}
 	if err := checkArgs(args); err != nil {
-		return err
+		return nil, err
 	}
-	return c.engine.enter(t)
+	if err := c.engine.enter(t); err != nil {
+		return nil, err
+	}
+	return c.interrupter.watch(ctx), nil
+}
+
+// finish ends a statement's run, and returns its error for the caller.
+func (c *conn) finish(ctx context.Context, t text, w *watch, err error) error {
+	w.stop()
+	err = interrupted(ctx, err)
+	c.engine.leave(t, err)
+	return err
 }
 
 func (c *conn) Prepare(query string) (driver.Stmt, error) {
@@ -168,21 +179,12 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	if err != nil {
 		return nil, err
 	}
-	return c.exec(ctx, t, args, func() (driver.Result, error) {
-		return c.sqlite.ExecContext(context.Background(), query, args)
-	})
-}
-
-// exec runs a statement, which must not watch ctx itself.
-func (c *conn) exec(ctx context.Context, t text, args []driver.NamedValue, run func() (driver.Result, error)) (driver.Result, error) {
-	if err := c.enter(ctx, t, args); err != nil {
+	w, err := c.start(ctx, t, args)
+	if err != nil {
 		return nil, err
 	}
-	w := c.interrupter.watch(ctx)
-	result, err := run()
-	w.stop()
-	err = interrupted(ctx, err)
-	c.engine.leave(t, err)
+	result, err := c.sqlite.ExecContext(context.Background(), query, args)
+	err = c.finish(ctx, t, w, err)
 	return c.engine.counted(result), explain(err)
 }
 
@@ -204,16 +206,13 @@ const maxAgain = 20
 // again, or its reader would note a version and never ask for the table's changes up to there.
 func (c *conn) query(ctx context.Context, t text, args []driver.NamedValue, run func() (driver.Rows, error)) (driver.Rows, error) {
 	for range maxAgain {
-		if err := c.enter(ctx, t, args); err != nil {
+		w, err := c.start(ctx, t, args)
+		if err != nil {
 			return nil, err
 		}
-		w := c.interrupter.watch(ctx)
 		inner, err := run()
 		if err != nil {
-			w.stop()
-			err = interrupted(ctx, err)
-			c.engine.leave(t, err)
-			return nil, explain(err)
+			return nil, explain(c.finish(ctx, t, w, err))
 		}
 		w.work(false)
 		r := &rows{SQLiteRows: inner.(*sqlite3.SQLiteRows), ctx: ctx, watch: w, conn: c, text: t}
@@ -275,9 +274,13 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 			return s.conn.mergeDirect(ctx, s.text, args, change)
 		}
 	}
-	return s.conn.exec(ctx, s.text, args, func() (driver.Result, error) {
-		return s.SQLiteStmt.ExecContext(context.Background(), args)
-	})
+	w, err := s.conn.start(ctx, s.text, args)
+	if err != nil {
+		return nil, err
+	}
+	result, err := s.SQLiteStmt.ExecContext(context.Background(), args)
+	err = s.conn.finish(ctx, s.text, w, err)
+	return s.conn.engine.counted(result), explain(err)
 }
 
 func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
@@ -335,7 +338,7 @@ func (r *rows) Close() error {
 		return nil
 	}
 	r.closed = true
-	r.watch.stop()
+	r.watch.stop() // SQLite may commit now, which is not to be cut short
 	err := r.SQLiteRows.Close()
 	r.conn.engine.leave(r.text, err)
 	return err

@@ -22,12 +22,12 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if level := sql.IsolationLevel(opts.Isolation); level < sql.LevelDefault || level > sql.LevelSerializable {
 		return nil, fmt.Errorf("the isolation level %v is not supported: SQLite's transactions are serializable", level)
 	}
-	if err := c.enter(ctx, text{}, nil); err != nil {
+	w, err := c.start(ctx, text{}, nil)
+	if err != nil {
 		return nil, err
 	}
 	inner, err := c.sqlite.BeginTx(context.Background(), opts)
-	c.engine.leave(text{}, err)
-	if err != nil {
+	if err = c.finish(ctx, text{}, w, err); err != nil {
 		return nil, err
 	}
 	t := &tx{inner: inner, conn: c}

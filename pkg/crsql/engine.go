@@ -62,6 +62,7 @@ type engine struct {
 	viewSchema int64 // schemaVersion that crsql_changes was made for
 
 	nesting    int           // of SQL functions
+	panicked   any           // by onRollback
 	altering   []string      // the tables whose crsql_begin_alter this transaction holds, in order
 	unfinished []string      // savepoints that could not be undone while their statement ran
 	migrated   MigrateReport // of the last crsql_automigrate
@@ -118,6 +119,7 @@ func (e *engine) rollbackHook() {
 	e.forget() // first: it asks what the transaction has read
 	e.endTransaction()
 	if e.onRollback != nil {
+		defer func() { e.panicked = recover() }() // it must not pass through C: leave passes it on
 		e.onRollback()
 	}
 }
@@ -191,6 +193,10 @@ func (e *engine) enter(t text) error {
 }
 
 func (e *engine) leave(t text, err error) {
+	if p := e.panicked; p != nil {
+		e.panicked = nil
+		panic(p)
+	}
 	if err != nil || t.rollback {
 		e.forget()
 		e.unsure = !e.sqlite.AutoCommit() // it is about the rows of a transaction

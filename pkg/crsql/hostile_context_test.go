@@ -317,7 +317,7 @@ func TestCancelReplicaReads(t *testing.T) {
 	n.script(noteSQL)
 	n.exec("WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 60000) INSERT INTO note(id, title) SELECT i, 'x' FROM n")
 	q := all(Position{})
-	q.MaxBytes, q.MaxChanges, q.Count = MaxReadBytes, MaxReadSize, true
+	q.MaxBytes, q.MaxChanges, q.Count = MaxReadBytes, MaxReadChanges, true
 	for name, call := range map[string]func(ctx context.Context) error{
 		"Read":   func(ctx context.Context) error { _, err := n.Read(ctx, q); return err },
 		"Heads":  func(ctx context.Context) error { _, err := n.Heads(ctx); return err },
@@ -339,5 +339,68 @@ func TestCancelReplicaReads(t *testing.T) {
 	}
 	if got := n.read(q); !got.End || got.Remaining == 0 {
 		t.Errorf("%d remain, end %v", got.Remaining, got.End)
+	}
+}
+
+// Whatever a cancelled statement leaves of an explicit transaction can be committed: its rows and their clocks agree.
+func TestCancelThenCommit(t *testing.T) {
+	d := openTest(t, ":memory:")
+	n := newNeighbour(d)
+	d.run("CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, x, y); SELECT crsql_as_crr('t')")
+	const some = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 300) "
+	statements := []string{
+		some + "INSERT INTO t SELECT i, i, i FROM n",
+		some + `INSERT INTO crsql_changes SELECT 't', crsql_pack_columns(i), CASE i % 3 WHEN 0 THEN 'x' WHEN 1 THEN 'y' ELSE '-1' END, i, 1, 1, randomblob(16), 1 + 2 * (i % 2), i FROM n`,
+	}
+	undone := map[bool]int{}
+	for i := range 400 {
+		d.run("DELETE FROM t; DELETE FROM t__crsql_clock; DELETE FROM t__crsql_pks; BEGIN; INSERT INTO t VALUES (-1, 1, 1)")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i*10)*time.Microsecond)
+		_, err := d.conn.ExecContext(ctx, statements[i%2])
+		cancel()
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		if !d.engine.sqlite.AutoCommit() {
+			undone[err != nil]++
+			d.run("COMMIT")
+		}
+		rows, keys := d.int("SELECT count(*) FROM t"), d.int("SELECT count(*) FROM t__crsql_pks")
+		clocked := d.int("SELECT count(DISTINCT key) FROM t__crsql_clock WHERE col_name <> '-1' OR col_version % 2 = 1")
+		if rows != keys || rows != clocked {
+			t.Fatalf("run %d: %d rows, %d keys, %d rows with clocks: %v", i, rows, keys, clocked, err)
+		}
+	}
+	n.unharmed("cancelled statements in transactions")
+	t.Logf("%d statements ran to their end, %d were undone alone", undone[false], undone[true])
+}
+
+// With rows open beside it, SQLite keeps interrupting until they are closed: what was cancelled is undone then, before
+// anything else runs.
+func TestCancelBesideRows(t *testing.T) {
+	d := openTest(t, ":memory:")
+	n := newNeighbour(d)
+	d.run("CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, x)")
+	d.run("WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 60000) INSERT INTO t SELECT i, i FROM n")
+	rows, err := d.conn.QueryContext(t.Context(), "SELECT id FROM t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !rows.Next() {
+		t.Fatal(rows.Err())
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := d.conn.ExecContext(ctx, "SELECT crsql_as_crr('t')"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	if _, err := d.try("SELECT 1"); err == nil || len(d.engine.unfinished) != 1 && !d.engine.sqlite.AutoCommit() {
+		t.Errorf("with the rows open: %v, to undo: %v", err, d.engine.unfinished)
+	}
+	rows.Close()
+	n.unharmed("a cancelled crsql_as_crr beside rows")
+	n.autocommit("a cancelled crsql_as_crr beside rows")
+	if got := dump(d.run("SELECT name FROM sqlite_master WHERE name LIKE 't\\_%' ESCAPE '\\'")); got != "" {
+		t.Errorf("left behind: %s", got)
 	}
 }

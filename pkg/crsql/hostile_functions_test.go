@@ -99,6 +99,32 @@ func TestPanicsBecomeErrors(t *testing.T) {
 	n.unharmed("a transaction with a panic in it")
 }
 
+// A panic of the owner's hook passes on to whoever ran the statement, past SQLite.
+func TestPanicInHook(t *testing.T) {
+	opened, err := (&Driver{}).Open(":memory:")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	c := opened.(*conn)
+	run := func(query string) {
+		if _, err := c.ExecContext(t.Context(), query, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.engine.onRollback = func() { panic("in the hook") }
+	func() {
+		defer func() {
+			if p := recover(); p != "in the hook" {
+				t.Errorf("the panic is %v", p)
+			}
+		}()
+		run("BEGIN; CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL); ROLLBACK")
+	}()
+	c.engine.onRollback = nil
+	run("CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL); SELECT crsql_as_crr('t'); INSERT INTO t VALUES (1)")
+}
+
 // Functions that set each other off through triggers on the engine's own tables are stopped before the stack ends.
 func TestEndlessNesting(t *testing.T) {
 	for name, trigger := range map[string]string{

@@ -141,8 +141,13 @@ func interrupted(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil || errors.Is(err, ctx.Err()) {
 		return err
 	}
-	if code, ok := err.(sqlite3.Error); ok && code.Code == sqlite3.ErrInterrupt {
+	if _, direct := err.(sqlite3.Error); direct && isInterrupt(err) {
 		return ctx.Err()
 	}
 	return fmt.Errorf("%w: %w", ctx.Err(), err)
+}
+
+func isInterrupt(err error) bool {
+	var code sqlite3.Error
+	return errors.As(err, &code) && code.Code == sqlite3.ErrInterrupt
 }

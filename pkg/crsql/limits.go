@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/mattn/go-sqlite3"
-
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 )
 
@@ -25,14 +23,17 @@ const (
 
 // Bounds of what a DB and its Replica take. What is beyond them is refused whole.
 const (
-	MaxValue      = 64 << 20 // bytes of one value, and of one row
-	MaxStatement  = 16 << 20 // bytes of the text of one SQL statement; a script has any number of them
-	MaxSites      = 16384    // sites in the claims, or in the resume, of one ApplyRequest
-	MaxTables     = 1024     // tables of one CreateTables
-	MaxTableSQL   = 64 << 10 // bytes of a CREATE TABLE statement from a peer
-	MaxReadBytes  = 64 << 20 // a ReadRequest that asks for more gets this much
-	MaxReadSize   = 1 << 20  // likewise of changes
-	recordReserve = 1 << 20  // beside its value, what the database keeps of a parked change
+	MaxValue     = 64 << 20 // bytes of the key and the value of one change in an ApplyRequest
+	MaxStatement = 16 << 20 // bytes of the text of one SQL statement; a script has any number of them
+	MaxSites     = 16384    // sites in the claims, or in the resume, of one ApplyRequest
+	MaxTables    = 1024     // tables of one CreateTables
+	MaxTableSQL  = 64 << 10 // bytes of a CREATE TABLE statement from a peer
+)
+
+// What one ReadRequest gets at most, if it asks for more: bytes and changes.
+const (
+	MaxReadBytes   = 64 << 20
+	MaxReadChanges = 1 << 20
 )
 
 // ErrLimit is wrapped by the error of a call that was given more than one of the bounds above.
@@ -40,11 +41,6 @@ var ErrLimit = errors.New("it is beyond a limit")
 
 func overLimit(what string, n, limit int) error {
 	return fmt.Errorf("%s has %d bytes, at most %d are supported: %w", what, n, limit, ErrLimit)
-}
-
-// limit sets SQLite's limits on a connection of a DB.
-func (s *session) limit() {
-	s.conn.sqlite.SetLimit(sqlite3.SQLITE_LIMIT_LENGTH, MaxValue+recordReserve)
 }
 
 // checkArgs refuses arguments whose length mattn would not pass on as it is.
@@ -149,7 +145,7 @@ func (q ReadRequest) bounded() (ReadRequest, error) {
 		return q, errors.New("a ReadRequest needs a Decide")
 	}
 	q.MaxBytes = min(q.MaxBytes, MaxReadBytes)
-	q.MaxChanges = min(q.MaxChanges, MaxReadSize)
+	q.MaxChanges = min(q.MaxChanges, MaxReadChanges)
 	q.After.L = max(q.After.L, math.MinInt64+1) // one is subtracted
 	return q, nil
 }

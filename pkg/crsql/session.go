@@ -24,7 +24,6 @@ func openSession(ctx context.Context, dsn string, pragmas ...string) (*session, 
 		return nil, err
 	}
 	s := &session{conn: opened.(*conn), engine: opened.(*conn).engine}
-	s.limit()
 	for _, pragma := range pragmas {
 		if err := s.run(ctx, "PRAGMA "+pragma); err != nil {
 			return nil, errors.Join(fmt.Errorf("PRAGMA %s: %w", pragma, err), s.close())

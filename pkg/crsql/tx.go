@@ -73,7 +73,8 @@ func (db *DB) ExecScript(ctx context.Context, script string) error {
 
 // Query runs one statement that reads, in a snapshot, and calls f with each row, which f may keep. It returns the names
 // of the columns. At most Options.Readers queries run at a time; others wait. A result beyond MaxQueryRows or
-// MaxQueryBytes is an ErrTooLarge, of which f has seen the beginning.
+// MaxQueryBytes is an ErrTooLarge, of which f has seen the beginning. What SQLite sorts and collects on the way has no
+// such bound: run what others have written under a ctx with a deadline.
 func (db *DB) Query(ctx context.Context, sql string, args []changeset.Value, f func(row []changeset.Value) error) (columns []string, err error) {
 	err = db.snapshot(ctx, func(s *session) error {
 		columns, err = s.checkedQuery(ctx, sql, args, f)
