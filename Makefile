@@ -4,9 +4,11 @@
 #   make run      a signaling server and one replica with the sample database; prints an invite link (Ctrl-C stops)
 #   make test     everything: lint, Go tests with the race detector, TypeScript tests, real Chromium
 #   make race     the Go tests alone, with the race detector
-#   make fuzz     every fuzz target for FUZZTIME (20s) each
+#   make fuzz     every fuzz target for FUZZTIME (20s) each; then SCRIPTS (20000) random scripts on our cr-sqlite and on the
+#                 original, and KILLS (200) kills of a process that writes
 #   make sim      the simulations with SEEDS (20000) seeds
-#   make bench    sync between two replicas beside a bare data channel, COUNT (6) times; benchstat gives the medians
+#   make bench    cr-sqlite in Go beside plain statements and the original, and sync between two replicas beside a bare data
+#                 channel, COUNT (6) times; benchstat gives the medians
 #   make lint     gofmt, go vet, staticcheck, biome, tsc
 #   make web      the page into web/dist
 #   make fmt      format Go and TypeScript
@@ -20,7 +22,13 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := build
 
+# mattn/go-sqlite3 has virtual tables with this tag only: crsql_unpack_columns, clset, and crsql_changes in views and
+# triggers of the schema. All else does without.
+TAGS := -tags sqlite_vtable
+
 FUZZTIME ?= 20s
+SCRIPTS ?= 20000
+KILLS ?= 200
 SEEDS ?= 20000
 COUNT ?= 6
 
@@ -47,34 +55,40 @@ run: build $(SAMPLE)
 test: lint race test-web
 
 race: $(PAGE) $(SAMPLE)
-	go test -race ./...
+	go test $(TAGS) -race ./...
+	go test -run WithoutVirtualTables ./pkg/crsql
 
 test-web: build $(SAMPLE)
 	cd web && npx --no-install vitest run
 
+# Minimizing is bounded, since some targets open a database for each run: it would take the time from them.
 fuzz: $(PAGE)
 	for pkg in $$(go list ./...); do \
-	  for target in $$(go test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do \
+	  for target in $$(go test $(TAGS) -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do \
 	    echo "$$pkg $$target"; \
-	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
+	    go test $(TAGS) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$pkg"; \
 	  done; \
 	done
+	CRMESH_SCRIPTS=$(SCRIPTS) go test $(TAGS) -count=1 -timeout 120m -run '^TestDifferential$$' ./pkg/crsql
+	CRMESH_KILLS=$(KILLS) go test $(TAGS) -count=1 -timeout 120m -run '^TestPower$$' ./pkg/crsql
 
 sim: $(MODULES)
-	go test -count=1 -timeout 60m -v -run 'Sim' ./pkg/mesh/meshtest -seeds $(SEEDS)
+	go test $(TAGS) -count=1 -timeout 60m -v -run 'Sim' ./pkg/mesh/meshtest -seeds $(SEEDS)
 	cd web && CRMESH_SEEDS=$(SEEDS) npx --no-install vitest run --testTimeout 3600000 src/syncproto/sim.test.ts
 
 bench: build $(SAMPLE)
-	go test -run '^$$' -bench . -benchtime 1x -count $(COUNT) -timeout 60m ./cmd/peer | tee .cache/bench.txt
-	go tool benchstat .cache/bench.txt
+	go test $(TAGS) -run '^$$' -bench . -benchtime 1x -count $(COUNT) -timeout 60m ./pkg/crsql | tee .cache/bench-crsql.txt
+	go test $(TAGS) -run '^$$' -bench . -benchtime 1x -count $(COUNT) -timeout 60m ./cmd/peer | tee .cache/bench-peer.txt
+	go tool benchstat .cache/bench-crsql.txt
+	go tool benchstat .cache/bench-peer.txt
 
 lint: lint-go lint-web
 
 lint-go: $(PAGE)
 	@unformatted=$$(gofmt -l $(GO_DIRS)); \
 	if [ -n "$$unformatted" ]; then echo "gofmt: run 'make fmt' for: $$unformatted" >&2; exit 1; fi
-	go vet ./...
-	go tool staticcheck ./...
+	go vet $(TAGS) ./...
+	go tool staticcheck $(TAGS) ./...
 
 lint-web: $(MODULES)
 	cd web && npx --no-install biome check .
@@ -103,4 +117,4 @@ $(SAMPLE): $(MODULES) web/sample/build.mjs web/sample/sql.mjs
 	cd web && node sample/build.mjs ../.cache/sample
 
 bin/signal bin/peer: bin/%: $(GO_FILES) $(PAGE)
-	go build -o $@ ./cmd/$*
+	go build $(TAGS) -o $@ ./cmd/$*

@@ -79,7 +79,7 @@ func (e ChangeErrors) Unwrap() []error {
 //
 // Consecutive changes to one row cost least: they are decided together and written with one statement a table.
 func (e *engine) applyChanges(dbVersion int64, changes []changeset.Change) (impacted int64, err error) {
-	e.fresh, e.multi = false, false
+	e.fresh, e.multi = e.freshTx, false
 	if err := e.refresh(); err != nil {
 		return 0, err
 	}
@@ -100,8 +100,12 @@ func (e *engine) merge(dbVersion int64, changes []changeset.Change) (impacted in
 	}
 	before := e.syncBit
 	e.merging, e.mergeAuto, e.syncBit = true, e.sqlite.AutoCommit(), 1
-	defer func() { e.merging, e.syncBit = false, before }()
+	defer func() {
+		e.merging, e.syncBit = false, before
+		e.merger.ahead.reset(nil)
+	}()
 
+	e.merger.ahead.reset(changes)
 	var failed ChangeErrors
 	for start := 0; start < len(changes); {
 		end := start + 1

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/mattn/go-sqlite3"
+
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 )
 
@@ -24,8 +26,8 @@ var bootstrapSQL = []string{
 
 // bootstrap creates cr-sqlite's tables and the site id where they are missing.
 func (e *engine) bootstrap() error {
-	complete, err := e.bootstrapped()
-	if err != nil || complete {
+	version, err := e.recordedVersion()
+	if err != nil || version >= formatVersion {
 		return err
 	}
 	// IMMEDIATE: of two processes that open a new file at once, one waits instead of failing.
@@ -34,27 +36,35 @@ func (e *engine) bootstrap() error {
 	}
 	if err := e.createTables(); err != nil {
 		_, rollback := e.sqlite.Exec("ROLLBACK", nil)
+		var code sqlite3.Error
+		if version > 0 && errors.As(err, &code) && code.Code == sqlite3.ErrReadonly {
+			return rollback // it records an earlier 0.16, whose format is the same
+		}
 		return errors.Join(fmt.Errorf("prepare the database for CRRs: %w", err), rollback)
 	}
 	_, err = e.sqlite.Exec("COMMIT", nil)
 	return err
 }
 
-// bootstrapped reports whether nothing is missing, and refuses a format that is too old.
-func (e *engine) bootstrapped() (bool, error) {
+// recordedVersion returns the version that the database records, 0 if anything of cr-sqlite's tables is missing. It
+// refuses a format that is too old.
+func (e *engine) recordedVersion() (int64, error) {
 	objects, err := e.query("SELECT count(*) FROM main.sqlite_master WHERE name IN ('crsql_tracked_peers', 'crsql_master', 'crsql_site_id', 'crsql_site_id_site_id')")
 	if err != nil || objects[0][0] != int64(len(bootstrapSQL)) {
-		return false, err
+		return 0, err
 	}
 	rows, err := e.query("SELECT (SELECT value FROM main.crsql_master WHERE key = 'crsqlite_version'), (SELECT site_id FROM main.crsql_site_id WHERE ordinal = 0)")
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	version, ok := rows[0][0].(int64)
 	if ok && version < minFormatVersion {
-		return false, fmt.Errorf("the database was made by cr-sqlite version %d, before 0.15: move its rows to a new database", version)
+		return 0, fmt.Errorf("the database was made by cr-sqlite version %d, before 0.15: move its rows to a new database", version)
 	}
-	return version >= formatVersion && rows[0][1] != nil, nil
+	if rows[0][1] == nil {
+		return 0, nil
+	}
+	return version, nil
 }
 
 func (e *engine) createTables() error {
@@ -94,7 +104,11 @@ func (e *engine) readSiteID() error {
 
 // query runs sql once and returns all rows. It is for small results that are asked for rarely.
 func (e *engine) query(sql string, args ...driver.Value) ([][]driver.Value, error) {
-	st, err := prepare(e.sqlite, sql)
+	return queryOn(e.sqlite, sql, args...)
+}
+
+func queryOn(c *sqlite3.SQLiteConn, sql string, args ...driver.Value) ([][]driver.Value, error) {
+	st, err := prepare(c, sql)
 	if err != nil {
 		return nil, err
 	}

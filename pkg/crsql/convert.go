@@ -31,7 +31,7 @@ func toDriver(v changeset.Value) driver.Value {
 }
 
 // fromDriver returns what mattn read from a column without a declared type, or passed to a function, as a Value.
-// A nil slice is NULL (function arguments), an empty one the empty blob.
+// A nil slice is NULL (function arguments), an empty one the empty blob. It shares v's memory.
 func fromDriver(v any) changeset.Value {
 	switch v := v.(type) {
 	case int64:
@@ -39,7 +39,7 @@ func fromDriver(v any) changeset.Value {
 	case float64:
 		return changeset.Real(v)
 	case string:
-		return changeset.TextString(v)
+		return changeset.Text(unsafe.Slice(unsafe.StringData(v), len(v))) // values are never modified
 	case []byte:
 		if v != nil {
 			return changeset.Blob(v)

@@ -5,39 +5,56 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/mattn/go-sqlite3"
 )
 
 // asCRR is crsql_as_crr([schema,] table): it makes an ordinary table a CRR. Doing it again changes nothing.
 func (e *engine) asCRR(args []any) (any, error) {
-	if len(args) == 2 && !strings.EqualFold(toText(args[0]), "main") {
-		return nil, fmt.Errorf("only tables of the main database can be CRRs, not those of %s", nameText(toText(args[0])))
+	name, err := tableArgument(args)
+	if err != nil {
+		return nil, err
 	}
-	if len(args) != 1 && len(args) != 2 {
-		return nil, errors.New("give the name of the table, or \"main\" and the name")
+	return "OK", e.alter("as_crr", func() error { return e.createCRR(name) })
+}
+
+// createCRR makes the table a CRR, if it is none.
+func (e *engine) createCRR(name string) error {
+	name, err := e.eligible(name)
+	if err != nil {
+		return err
 	}
-	name := toText(args[len(args)-1])
-	err := e.alter("as_crr", func() error {
-		name, err := e.eligible(name)
-		if err != nil {
+	if name, err = e.clockName(name); err != nil {
+		return err
+	}
+	triggers, err := e.query("SELECT 1 FROM main.sqlite_master WHERE type = 'trigger' AND name = ?", name+"__crsql_itrig")
+	if err != nil || len(triggers) > 0 {
+		return err
+	}
+	t, err := e.readTable(name)
+	if err != nil {
+		return err
+	}
+	for _, sql := range append(dropTriggersSQL(name), t.schemaSQL()...) {
+		if err := e.exec(sql); err != nil {
 			return err
 		}
-		triggers, err := e.query("SELECT 1 FROM main.sqlite_master WHERE type = 'trigger' AND name = ?", name+"__crsql_itrig")
-		if err != nil || len(triggers) > 0 {
-			return err
-		}
-		t, err := e.readTable(name)
-		if err != nil {
-			return err
-		}
-		for _, sql := range append(dropTriggersSQL(name), t.schemaSQL()...) {
-			if err := e.exec(sql); err != nil {
-				return err
-			}
-		}
-		e.fresh = false // the table has joined the CRRs
-		return e.backfill(t)
-	})
-	return "OK", err
+	}
+	e.outdate() // the table has joined the CRRs
+	return e.backfill(t)
+}
+
+// clockName returns the name of a table as its clocks spell it, if there are any: the stock engine takes the name that
+// it was given, in whatever case.
+func (e *engine) clockName(name string) (string, error) {
+	rows, err := e.query("SELECT name FROM main.sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE", name+clockSuffix)
+	if err != nil || len(rows) == 0 {
+		return name, err
+	}
+	if spelled, ok := strings.CutSuffix(toText(rows[0][0]), clockSuffix); ok {
+		return spelled, nil
+	}
+	return name, nil
 }
 
 // asTable is crsql_as_table(table): it makes a CRR an ordinary table again, and drops its clocks.
@@ -50,6 +67,16 @@ func (e *engine) asTable(args []any) (any, error) {
 		}
 		if len(rows) > 0 {
 			name = toText(rows[0][0])
+		}
+		clocks, err := e.query("SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE", name+clockSuffix)
+		if err != nil {
+			return err
+		}
+		if len(clocks) > 0 {
+			if err := e.keepVersion(); err != nil {
+				return err
+			}
+			e.stmts.release()
 		}
 		for _, sql := range append(dropTriggersSQL(name),
 			"DROP TABLE IF EXISTS main."+ident(name+clockSuffix),
@@ -66,31 +93,68 @@ func (e *engine) asTable(args []any) (any, error) {
 
 // alter runs f, which changes the schema, in a savepoint that it undoes if f fails, and brings crsql_changes up to date.
 func (e *engine) alter(savepoint string, f func() error) error {
-	if err := e.exec("SAVEPOINT " + savepoint); err != nil {
+	if err := e.savepoint(savepoint); err != nil {
 		return err
 	}
-	e.stmts.release() // a table cannot be dropped while a statement looks at it
 	err := f()
 	if err == nil {
-		e.fresh = false
+		e.outdate()
 		err = e.ensureView()
 	}
-	undo := error(nil)
+	if err == nil {
+		err = e.exec("RELEASE " + savepoint)
+	}
 	if err != nil {
-		undo = e.exec("ROLLBACK TO " + savepoint)
-		e.readInTx = true
-		e.forget()
-	}
-	if undo == nil {
-		undo = e.exec("RELEASE " + savepoint)
-	}
-	if undo != nil {
-		e.unfinished = append(e.unfinished, savepoint)
-		if err == nil {
-			err = undo
-		}
+		err = errors.Join(err, e.undo(savepoint))
 	}
 	return err
+}
+
+// savepoint opens a savepoint for changes of the schema.
+func (e *engine) savepoint(name string) error {
+	if err := e.exec("SAVEPOINT " + name); err != nil {
+		return fmt.Errorf("the schema cannot be changed here, use a SELECT of its own: %w", err)
+	}
+	e.stmts.release() // a table cannot be dropped while a statement looks at it
+	return nil
+}
+
+// undo undoes what was done since a savepoint was opened, and ends it. If a cancelled context keeps it from that, it is
+// done when the statement that runs has ended.
+func (e *engine) undo(savepoint string) error {
+	err := e.exec("ROLLBACK TO " + savepoint)
+	e.readInTx = true
+	e.forget()
+	if err == nil {
+		err = e.exec("RELEASE " + savepoint)
+		var code sqlite3.Error
+		if errors.As(err, &code) && code.Code == sqlite3.ErrBusy { // it is the whole transaction, which cannot commit for others
+			err = e.exec("ROLLBACK")
+		}
+	}
+	if err != nil {
+		e.unfinished = append(e.unfinished, savepoint)
+	}
+	return err
+}
+
+// finishUndo undoes what undo could not.
+func (e *engine) finishUndo() error {
+	unfinished := e.unfinished
+	e.unfinished = nil
+	for i, savepoint := range unfinished {
+		if e.sqlite.AutoCommit() {
+			return nil // SQLite has rolled all back
+		}
+		if err := e.undo(savepoint); isInterrupt(err) { // again: rows are open beside it
+			e.unfinished = unfinished[i:]
+			return fmt.Errorf("undo what was interrupted: %w", err)
+		} else if err != nil {
+			e.unfinished = unfinished[i+1:]
+			return err
+		}
+	}
+	return nil
 }
 
 func dropTriggersSQL(name string) []string {
@@ -145,7 +209,8 @@ func (t *table) schemaSQL() []string {
 // backfill gives the rows that the table holds already their keys and clocks, as if they were inserted now.
 func (e *engine) backfill(t *table) error {
 	pks := idents("", t.pks, ", ")
-	if err := e.backfillRows(t, "SELECT "+idents("+", t.pks, ", ")+" FROM "+t.base()+" EXCEPT SELECT "+pks+" FROM "+t.keys(), t.all); err != nil {
+	unknown := "SELECT " + idents("+", t.pks, ", ") + " FROM " + t.base() + " EXCEPT SELECT " + pks + " FROM " + t.keys()
+	if err := e.backfillRows(t, t.all, unknown); err != nil {
 		return err
 	}
 	// Clocks that outlived an earlier table may say that a row of this one is deleted: it has been inserted again. The
@@ -155,11 +220,11 @@ func (e *engine) backfill(t *table) error {
 	}
 	// They may also lack some of this table's columns. A default needs none.
 	for i, col := range t.cols {
-		missing, err := e.missingClock(t, col)
+		missing, def, err := e.missingClock(t, col)
 		if err != nil {
 			return err
 		}
-		if err := e.backfillRows(t, missing, strings.Repeat("\x00", i)+"\x01"); err != nil {
+		if err := e.backfillRows(t, strings.Repeat("\x00", i)+"\x01", missing, def...); err != nil {
 			return err
 		}
 	}
@@ -192,31 +257,15 @@ func (e *engine) reviveRows(t *table) error {
 	})
 }
 
-// missingClock returns the query for the keys of rows that hold a value in col which is not its default and has no clock.
-func (e *engine) missingClock(t *table, col string) (string, error) {
-	rows, err := e.query(`SELECT "notnull", dflt_value FROM pragma_table_info(?, 'main') WHERE name = ?`, t.name, col)
-	if err != nil {
-		return "", err
-	}
-	sql := "SELECT " + idents("+t.", t.pks, ", ") + t.fromRowsWithKeys() + " LEFT JOIN " + t.clock() + " AS c ON c.key = k.__crsql_key AND c.col_name = " + literal(col) + " WHERE c.key IS NULL"
-	switch notNull, def := rows[0][0], rows[0][1]; {
-	case def != nil:
-		sql += " AND t." + ident(col) + " IS NOT (" + toText(def) + ")"
-	case notNull == int64(0):
-		sql += " AND t." + ident(col) + " IS NOT NULL"
-	}
-	return sql, nil
-}
-
 // backfillRows writes the clocks of the columns that cols marks, or the sentinel of a table without other columns, for
 // each primary key that the query gives.
-func (e *engine) backfillRows(t *table, query, cols string) error {
+func (e *engine) backfillRows(t *table, cols, query string, args ...driver.Value) error {
 	st, err := prepare(e.sqlite, query)
 	if err != nil {
 		return err
 	}
 	defer st.close()
-	return st.each(nil, func(row []driver.Value) error {
+	return st.each(args, func(row []driver.Value) error {
 		pk := append([]driver.Value(nil), row...)
 		key, err := e.findKey(t, pk, true)
 		if err != nil {

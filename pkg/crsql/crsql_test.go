@@ -77,6 +77,17 @@ func (d *testDB) try(query string, args ...any) ([][]changeset.Value, error) {
 	return all, rows.Err()
 }
 
+// tryPrepared runs a prepared statement that returns no rows.
+func (d *testDB) tryPrepared(query string, args ...any) ([][]changeset.Value, error) {
+	stmt, err := d.conn.PrepareContext(context.Background(), query)
+	if err != nil {
+		return nil, err
+	}
+	defer stmt.Close()
+	_, err = stmt.Exec(args...)
+	return nil, err
+}
+
 func (d *testDB) run(query string, args ...any) [][]changeset.Value {
 	d.t.Helper()
 	rows, err := d.try(query, args...)

@@ -16,6 +16,7 @@ import (
 const (
 	DefaultBusyTimeout = 5 * time.Second
 	DefaultReaders     = 4
+	DefaultApplySlice  = 50 * time.Millisecond
 )
 
 const (
@@ -36,6 +37,7 @@ type Options struct {
 	Logger      *slog.Logger  // of what cannot be returned as an error; nil: nothing is logged
 	BusyTimeout time.Duration // how long a write waits for that of another process; 0: DefaultBusyTimeout
 	Readers     int           // how many reads run at a time, at least 1; 0: DefaultReaders
+	ApplySlice  time.Duration // after how long Replica.Apply lets other writers go between; 0: DefaultApplySlice
 }
 
 // A DB is a database file with CRRs: one connection that writes, some that read, in WAL mode. A write that returned
@@ -45,10 +47,11 @@ type Options struct {
 // One DB at a time has a file: it holds the file named by LockSuffix. Other programs, such as sqlite3 with cr-sqlite,
 // may still read and write the database.
 type DB struct {
-	path string
-	log  *slog.Logger
-	busy time.Duration
-	lock *os.File
+	path  string
+	log   *slog.Logger
+	busy  time.Duration
+	slice time.Duration // of Apply
+	lock  *os.File
 
 	writer  chan *session // holds the writing connection while nobody writes
 	readers chan *session // holds the reading connections that are idle
@@ -75,6 +78,9 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	if o.Readers <= 0 {
 		o.Readers = DefaultReaders
 	}
+	if o.ApplySlice <= 0 {
+		o.ApplySlice = DefaultApplySlice
+	}
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
@@ -87,7 +93,7 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 		return nil, err
 	}
 	db := &DB{
-		path: path, log: o.Logger, busy: o.BusyTimeout, lock: lock, pool: o.Readers,
+		path: path, log: o.Logger, busy: o.BusyTimeout, slice: o.ApplySlice, lock: lock, pool: o.Readers,
 		writer: make(chan *session, 1), readers: make(chan *session, o.Readers),
 		seal:    func(*session) error { return nil },
 		commits: make(chan struct{}, 1), closing: make(chan struct{}),
@@ -229,6 +235,9 @@ func (db *DB) inTransaction(s *session, f func(*session) error) error {
 	}
 	if err := s.inTransaction(); err != nil {
 		return fmt.Errorf("nothing was written: %w", err)
+	}
+	if err := s.engine.checkAlters(); err != nil {
+		return err
 	}
 	return db.seal(s)
 }

@@ -142,7 +142,7 @@ func (c *conn) finish(ctx context.Context, t text, w *watch, err error) error {
 	w.stop()
 	err = interrupted(ctx, err)
 	c.engine.leave(t, err)
-	return err
+	return explain(err)
 }
 
 func (c *conn) Prepare(query string) (driver.Stmt, error) {
@@ -164,9 +164,14 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	}
 	inner, err := c.sqlite.PrepareContext(ctx, query)
 	if err != nil {
-		return nil, err
+		c.engine.forget() // the view may be gone
+		return nil, explain(err)
 	}
-	return &stmt{SQLiteStmt: inner.(*sqlite3.SQLiteStmt), conn: c, text: t}, nil
+	s := &stmt{SQLiteStmt: inner.(*sqlite3.SQLiteStmt), conn: c, text: t}
+	if t.merge {
+		s.direct = readDirectMerge(query)
+	}
+	return s, nil
 }
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
@@ -179,7 +184,8 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 		return nil, err
 	}
 	result, err := c.sqlite.ExecContext(context.Background(), query, args)
-	return result, c.finish(ctx, t, w, err)
+	err = c.finish(ctx, t, w, err)
+	return c.engine.counted(result), err
 }
 
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
@@ -187,22 +193,61 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	if err != nil {
 		return nil, err
 	}
-	w, err := c.start(ctx, t, args)
-	if err != nil {
-		return nil, err
-	}
-	inner, err := c.sqlite.QueryContext(context.Background(), query, args)
-	return c.wrapRows(ctx, t, w, inner, err)
+	return c.query(ctx, t, args, func() (driver.Rows, error) {
+		return c.sqlite.QueryContext(context.Background(), query, args)
+	})
 }
 
-// wrapRows returns the rows that a statement started to give, and finishes it if it could not.
-func (c *conn) wrapRows(ctx context.Context, t text, w *watch, inner driver.Rows, err error) (driver.Rows, error) {
-	if err != nil {
-		return nil, c.finish(ctx, t, w, err)
+// maxAgain bounds how often a query of crsql_changes starts anew because others change the schema.
+const maxAgain = 20
+
+// query runs a statement, which must not watch ctx itself, up to its first row. Outside a transaction another connection
+// may add a table between the making of crsql_changes and that row, which is of a later moment then: the statement runs
+// again, or its reader would note a version and never ask for the table's changes up to there.
+func (c *conn) query(ctx context.Context, t text, args []driver.NamedValue, run func() (driver.Rows, error)) (driver.Rows, error) {
+	for range maxAgain {
+		w, err := c.start(ctx, t, args)
+		if err != nil {
+			return nil, err
+		}
+		inner, err := run()
+		if err != nil {
+			return nil, c.finish(ctx, t, w, err)
+		}
+		w.work(false)
+		r := &rows{SQLiteRows: inner.(*sqlite3.SQLiteRows), ctx: ctx, watch: w, conn: c, text: t}
+		if !t.changes || !t.selects || t.multi || !c.sqlite.AutoCommit() {
+			return r, nil
+		}
+		// The first row holds its moment. Where there is none, the schema was the same if it is the same now.
+		schema, err := c.engine.pragma(stmtSchemaVersion, schemaVersionSQL)
+		if err == nil && schema == c.engine.viewSchema {
+			return r, nil
+		}
+		if err := errors.Join(err, r.Close()); err != nil {
+			return nil, err
+		}
 	}
-	w.work(false)
-	return &rows{SQLiteRows: inner.(*sqlite3.SQLiteRows), ctx: ctx, watch: w, conn: c, text: t}, nil
+	return nil, errors.New("others change the schema without pause: read crsql_changes in a transaction")
 }
+
+// counted is the result of a statement with the rows that it inserted into crsql_changes. SQLite does not count a view's.
+func (e *engine) counted(result driver.Result) driver.Result {
+	if e.merged == 0 || result == nil {
+		return result
+	}
+	if n, err := result.RowsAffected(); err != nil || n != 0 {
+		return result // a trigger inserted them
+	}
+	return countedResult{result, e.merged}
+}
+
+type countedResult struct {
+	driver.Result
+	rows int64
+}
+
+func (r countedResult) RowsAffected() (int64, error) { return r.rows, nil }
 
 // A stmt is mattn's statement, with the engine told of each run.
 type stmt struct {
@@ -210,6 +255,7 @@ type stmt struct {
 	conn   *conn
 	text   text
 	closed bool
+	direct *directMerge // nil: not one
 }
 
 var errStmtClosed = errors.New("the statement is closed")
@@ -223,24 +269,27 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	if s.closed {
 		return nil, errStmtClosed
 	}
+	if s.direct != nil && !s.conn.sqlite.AutoCommit() {
+		if change, ok := s.direct.change(args); ok {
+			return s.conn.mergeDirect(ctx, s.text, args, change)
+		}
+	}
 	w, err := s.conn.start(ctx, s.text, args)
 	if err != nil {
 		return nil, err
 	}
 	result, err := s.SQLiteStmt.ExecContext(context.Background(), args)
-	return result, s.conn.finish(ctx, s.text, w, err)
+	err = s.conn.finish(ctx, s.text, w, err)
+	return s.conn.engine.counted(result), err
 }
 
 func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
 	if s.closed {
 		return nil, errStmtClosed
 	}
-	w, err := s.conn.start(ctx, s.text, args)
-	if err != nil {
-		return nil, err
-	}
-	inner, err := s.SQLiteStmt.QueryContext(context.Background(), args)
-	return s.conn.wrapRows(ctx, s.text, w, inner, err)
+	return s.conn.query(ctx, s.text, args, func() (driver.Rows, error) {
+		return s.SQLiteStmt.QueryContext(context.Background(), args)
+	})
 }
 
 // Exec is ExecContext for callers older than contexts; database/sql is none of them.
@@ -298,10 +347,15 @@ func (r *rows) Close() error {
 // A text is what the engine wants to know of a statement's text before it runs. It may see more than there is, in a
 // comment or a string: then it does a little work for nothing.
 type text struct {
-	changes  bool // names crsql_changes
-	rollback bool // may undo a part of a transaction, of which SQLite tells nobody
-	drop     bool // may drop crsql_changes
-	multi    bool // may hold several statements
+	plain       bool // one statement that cannot change the schema by itself, nor begin or end a transaction
+	selects     bool // begins with SELECT
+	merge       bool // inserts into crsql_changes
+	changes     bool // names crsql_changes
+	alters      bool // may alter a table
+	rollback    bool // may undo a part of a transaction, of which SQLite tells nobody
+	dropsView   bool // may drop crsql_changes
+	dropsClocks bool // may drop a table of clocks
+	multi       bool // may hold several statements
 }
 
 // readText reads a statement's text, and refuses one that SQLite would run a part of.
@@ -310,22 +364,41 @@ func readText(query string) (text, error) {
 	if len(query) > maxSQL {
 		return t, fmt.Errorf("the SQL text has %d bytes, more than SQLite's limit of %d", len(query), maxSQL)
 	}
+	t.selects = hasFold(strings.TrimLeft(query, " \t\r\n"), "select")
+	drop, clock := false, false
 	for i := 0; i < len(query); i++ {
 		switch query[i] {
+		case 'a', 'A':
+			t.alters = t.alters || hasFold(query[i:], "alter") && (i == 0 || !isNameByte(query[i-1])) && (i+5 == len(query) || !isNameByte(query[i+5]))
 		case 'c', 'C':
 			t.changes = t.changes || hasFold(query[i:], "crsql_changes")
 		case 'r', 'R':
 			t.rollback = t.rollback || hasFold(query[i:], "rollback")
 		case 'd', 'D':
-			t.drop = t.drop || hasFold(query[i:], "drop")
+			drop = drop || hasFold(query[i:], "drop")
+		case '_':
+			clock = clock || hasFold(query[i:], clockSuffix)
 		case ';':
 			t.multi = t.multi || strings.TrimSpace(query[i+1:]) != ""
 		case 0:
 			return t, fmt.Errorf("the SQL text holds a NUL at byte %d, where SQLite would stop to read it: pass text as a parameter", i)
 		}
 	}
-	t.drop = t.drop && t.changes
+	t.dropsView, t.dropsClocks = drop && t.changes, drop && clock
+	t.plain = !t.multi && plainVerb(query)
+	t.merge = t.plain && hasFold(query, "INSERT INTO crsql_changes")
 	return t, nil
+}
+
+// plainVerb reports whether a statement begins with a verb that reads or writes rows. Behind a comment it need not see.
+func plainVerb(query string) bool {
+	query = strings.TrimLeft(query, " \t\r\n")
+	for _, verb := range [...]string{"SELECT ", "INSERT ", "UPDATE ", "DELETE ", "REPLACE ", "VALUES", "WITH "} {
+		if hasFold(query, verb) {
+			return true
+		}
+	}
+	return false
 }
 
 func hasFold(s, prefix string) bool {

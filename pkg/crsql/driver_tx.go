@@ -50,7 +50,7 @@ func (e *engine) forbidWrites() (bool, error) {
 }
 
 func (t *tx) Commit() error {
-	t.conn.engine.fresh = false
+	t.conn.engine.outdate()
 	err := t.inner.Commit()
 	t.conn.engine.leave(text{}, err)
 	return t.end(err)

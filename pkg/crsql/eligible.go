@@ -27,6 +27,8 @@ func (e *engine) eligible(name string) (string, error) {
 	case strings.HasPrefix(lower, "crsql_") || strings.HasPrefix(lower, "sqlite_") ||
 		strings.HasSuffix(lower, clockSuffix) || strings.HasSuffix(lower, pksSuffix):
 		return "", fmt.Errorf("the name %s belongs to the system: give the table another", nameText(name))
+	case strings.Contains(name, "'"):
+		return "", fmt.Errorf("the name %s holds a ', and no other cr-sqlite could use the database any more: give the table another", nameText(name))
 	case strings.HasPrefix(strings.ToUpper(sql), "CREATE VIRTUAL"):
 		return "", fmt.Errorf("%s is a virtual table, which cannot have triggers: only ordinary tables can be CRRs", nameText(name))
 	case hasKeyword(sql, "AUTOINCREMENT"):

@@ -3,6 +3,7 @@ package crsql
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mattn/go-sqlite3"
 
@@ -28,34 +29,46 @@ type engine struct {
 
 	// What the database holds, as of the last refresh.
 	siteID        changeset.SiteID
+	settings      settings
 	schemaVersion int64             // PRAGMA schema_version that the tables were read at
 	dataVersion   int64             // PRAGMA data_version, which moves when another connection commits
 	tables        map[string]*table // the CRRs by name
 	order         []*table          // the CRRs in the order of their creation
 	clockTables   []string          // all clock tables, also those whose table is gone
 	ordinals      map[changeset.SiteID]int64
+	sites         map[int64]changeset.SiteID // by ordinal
 
 	dbVersion    int64 // as of the last commit
+	floor        int64 // that the next one may not fall below, since clocks were dropped by others
 	pending      int64 // that this transaction gives its rows; unknown if it has written none
+	unsure       bool  // whether any row of this transaction still has pending
 	seq          int64 // the next in this transaction
 	rowsImpacted int64 // by merges in this transaction
 	syncBit      int64 // not 0: triggers stay quiet
 
 	// State of the statement that runs.
 	fresh      bool  // refresh has been done
+	freshTx    bool  // and in the explicit transaction that is open, so that only this connection can change anything
+	mayAlter   bool  // this connection may have changed the schema since it was looked at
 	multi      bool  // the text holds several statements, so that each may change what refresh looks at
+	changes    bool  // the text names crsql_changes
 	committed  bool  // the commit hook has run
+	merged     int64 // rows that it has inserted into crsql_changes
 	quiet      bool  // the engine works on its own temporary objects: no commit worth a notice
-	merging    bool  // applyChanges runs
+	merging    bool  // changes are being merged
+	nested     bool  // by a function, inside the statement that calls it
 	mergeAuto  bool  // it runs outside an explicit transaction
 	readInTx   bool  // the schema was read in this transaction, and a rollback may revert it
 	viewSchema int64 // schemaVersion that crsql_changes was made for
 
-	nesting    int      // of SQL functions
-	panicked   any      // by onRollback
-	unfinished []string // savepoints that are to be rolled back and released, in order, once the statement is over
+	nesting    int           // of SQL functions
+	panicked   any           // by onRollback
+	altering   []string      // the tables whose crsql_begin_alter this transaction holds, in order
+	unfinished []string      // savepoints that could not be undone while their statement ran
+	migrated   MigrateReport // of the last crsql_automigrate
 
-	merger rowMerge // of the row that is being merged; kept for its buffers
+	merger    rowMerge            // of the row that is being merged; kept for its buffers
+	mergeList [1]changeset.Change // what mergeOne merges
 }
 
 // newEngine prepares c for CRRs, creating cr-sqlite's own tables if the database lacks them, and registers the SQL
@@ -74,6 +87,9 @@ func newEngine(c *sqlite3.SQLiteConn) (*engine, error) {
 	if err := e.register(); err != nil {
 		return nil, fmt.Errorf("register the SQL functions: %w", err)
 	}
+	if err := e.registerModules(); err != nil {
+		return nil, fmt.Errorf("register the virtual tables: %w", err)
+	}
 	c.RegisterCommitHook(e.commitHook)
 	c.RegisterRollbackHook(e.rollbackHook)
 	return e, nil
@@ -84,8 +100,12 @@ func (e *engine) commitHook() int {
 	if e.quiet {
 		return 0
 	}
-	// After a commit without rows this is unknown, and read again: the stock engine's rule.
+	// After a commit without rows this is unknown, and read again. The stock engine takes what was pending also where no
+	// row got it, and loses it later: the number comes back with rows, and peers believe that they have them.
 	e.dbVersion = e.pending
+	if e.unsure {
+		e.dbVersion = unknown
+	}
 	e.endTransaction()
 	e.committed = true
 	return 0
@@ -96,8 +116,8 @@ func (e *engine) rollbackHook() {
 	if e.committed { // the commit failed after its hook
 		e.dbVersion, e.committed = unknown, false
 	}
+	e.forget() // first: it asks what the transaction has read
 	e.endTransaction()
-	e.forget()
 	if e.onRollback != nil {
 		defer func() { e.panicked = recover() }() // it must not pass through C: leave passes it on
 		e.onRollback()
@@ -105,14 +125,29 @@ func (e *engine) rollbackHook() {
 }
 
 func (e *engine) endTransaction() {
-	e.pending, e.seq, e.rowsImpacted, e.readInTx = unknown, 0, 0, false
+	e.pending, e.unsure, e.seq, e.rowsImpacted = unknown, false, 0, 0
+	e.readInTx, e.altering = false, nil
+	e.freshTx, e.merger.known = false, false
+}
+
+func (e *engine) forgetSites() {
+	clear(e.ordinals)
+	clear(e.sites)
+}
+
+// outdate makes the next refresh look at everything.
+func (e *engine) outdate() {
+	e.fresh, e.freshTx, e.mayAlter = false, false, true
+	e.merger.known = false
 }
 
 // forget drops what was read in a transaction that has been undone, wholly or up to a savepoint.
 func (e *engine) forget() {
-	clear(e.ordinals)
+	e.forgetSites()
+	e.settings.known = false
 	e.viewSchema = unknown
-	e.fresh = false
+	e.unsure = true
+	e.outdate()
 	if e.readInTx {
 		e.schemaVersion = unknown
 	}
@@ -123,14 +158,37 @@ func (e *engine) enter(t text) error {
 	if err := e.finishUndo(); err != nil {
 		return err
 	}
-	e.fresh, e.multi, e.committed = false, t.multi, false
+	e.multi, e.changes, e.committed, e.merged = t.multi, t.changes, false, 0
+	e.fresh = e.freshTx
+	if !t.plain {
+		e.outdate()
+	}
+	if !t.merge {
+		e.merger.known = false
+	}
 	if t.rollback {
 		e.readInTx = true
 		e.forget()
 	}
-	if t.changes {
-		return e.ensureView()
+	if t.alters {
+		if err := e.dropView(); err != nil {
+			return err
+		}
 	}
+	if t.dropsClocks {
+		if err := e.keepVersion(); err != nil {
+			return err
+		}
+		e.outdate()
+	}
+	if !t.changes {
+		return nil
+	}
+	if err := e.ensureView(); err != nil {
+		return err
+	}
+	// Outside a transaction, another connection may commit before the statement begins: it looks again.
+	e.fresh = e.fresh && !e.sqlite.AutoCommit()
 	return nil
 }
 
@@ -139,13 +197,17 @@ func (e *engine) leave(t text, err error) {
 		e.panicked = nil
 		panic(p)
 	}
+	if err != nil || t.rollback {
+		e.forget()
+		e.unsure = !e.sqlite.AutoCommit() // it is about the rows of a transaction
+	}
+	if !t.plain { // it has looked at the schema, perhaps, and changed it afterwards
+		e.outdate()
+	}
 	if len(e.unfinished) > 0 {
 		_ = e.finishUndo() // or the next statement does
 	}
-	if err != nil || t.rollback {
-		e.forget()
-	}
-	if t.drop {
+	if t.dropsView {
 		e.viewSchema = unknown
 	}
 	if e.committed {
@@ -156,58 +218,60 @@ func (e *engine) leave(t text, err error) {
 	}
 }
 
-// finishUndo undoes what a statement that was interrupted could not: within it everything is interrupted, and as long as
-// rows are open beside it.
-func (e *engine) finishUndo() error {
-	for len(e.unfinished) > 0 {
-		last := e.unfinished[len(e.unfinished)-1]
-		err := error(nil)
-		if !e.sqlite.AutoCommit() { // otherwise SQLite has rolled back all
-			err = errors.Join(e.exec("ROLLBACK TO "+last), e.exec("RELEASE "+last))
-			e.readInTx = true
-			e.forget()
-		}
-		if isInterrupt(err) {
-			return fmt.Errorf("undo what was interrupted: %w", err)
-		}
-		e.unfinished = e.unfinished[:len(e.unfinished)-1]
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
+const schemaVersionSQL = "PRAGMA main.schema_version"
 
 // refresh brings what the engine knows of the database up to date, at most once a statement.
 func (e *engine) refresh() error {
 	if e.fresh && !e.multi {
 		return nil
 	}
-	schema, err := e.pragma(stmtSchemaVersion, "PRAGMA main.schema_version")
-	if err != nil {
-		return err
-	}
-	if schema != e.schemaVersion {
-		if err := e.readSchema(); err != nil {
-			return err
-		}
-		e.schemaVersion, e.readInTx = schema, true
-	}
+	seen := e.dbVersion
+	// First whether others have committed: what they commit between these two is found the next time. The other way
+	// round, the version would be that of tables from before, and nothing would tell.
 	data, err := e.pragma(stmtDataVersion, "PRAGMA main.data_version")
 	if err != nil {
 		return err
 	}
-	if data != e.dataVersion {
+	changed := data != e.dataVersion
+	if changed {
 		if err := e.readSiteID(); err != nil {
 			return err
 		}
 		e.dataVersion, e.dbVersion = data, unknown
-		clear(e.ordinals)
+		e.merger.known = false
+		e.forgetSites()
+		e.settings.known = false
+	}
+	if err := e.readSettings(); err != nil {
+		return err
+	}
+	if changed || e.mayAlter || e.multi { // who else changes the schema commits
+		if err := e.refreshSchema(seen); err != nil {
+			return err
+		}
 	}
 	if e.multi {
-		clear(e.ordinals)
+		e.forgetSites()
 	}
-	e.fresh = true
+	e.fresh, e.mayAlter = true, false
+	e.freshTx = !e.multi && !e.sqlite.AutoCommit()
+	return nil
+}
+
+// refreshSchema reads the schema if it is another one. seen is the version before.
+func (e *engine) refreshSchema(seen int64) error {
+	schema, err := e.pragma(stmtSchemaVersion, schemaVersionSQL)
+	if err != nil || schema == e.schemaVersion {
+		return err
+	}
+	before := e.clockTables
+	if err := e.readSchema(); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(before, func(clock string) bool { return !slices.Contains(e.clockTables, clock) }) {
+		e.floor = max(e.floor, seen) // what another program has dropped
+	}
+	e.schemaVersion, e.readInTx = schema, true
 	return nil
 }
 

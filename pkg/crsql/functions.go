@@ -13,6 +13,12 @@ const engineSHA = "crmesh-crsql"
 // mergeFunction is what the trigger on crsql_changes calls.
 const mergeFunction = "crsql_internal_merge"
 
+// deterministic are the functions that SQLite is told give the same result throughout a statement, so that a schema may
+// use them for generated columns and indexes: the stock engine's choice, with which such a schema was made.
+var deterministic = map[string]bool{
+	"crsql_as_crr": true, "crsql_config_get": true, "crsql_fract_key_between": true, "crsql_get_seq": true, "crsql_sha": true, "crsql_site_id": true,
+}
+
 // register makes the SQL functions known to the connection.
 func (e *engine) register() error {
 	functions := map[string]any{
@@ -28,6 +34,7 @@ func (e *engine) register() error {
 			if len(args) == 1 {
 				atLeast = toInt64(args[0])
 			}
+			e.unsure = true
 			return number(e.nextVersion(atLeast))
 		}),
 		"crsql_get_seq":               func() int64 { return e.seq },
@@ -43,18 +50,35 @@ func (e *engine) register() error {
 		"crsql_finalize":     func(...any) string { e.finalize(); return "finalized" },
 		"crsql_pack_columns": guard("crsql_pack_columns", packColumns),
 		"crsql_as_crr":       guard("crsql_as_crr", e.asCRR),
+		"crsql_begin_alter":  guard("crsql_begin_alter", e.beginAlter),
+		"crsql_automigrate":  guard("crsql_automigrate", e.automigrate),
+		"crsql_commit_alter": guard("crsql_commit_alter", e.commitAlter),
 		"crsql_as_table":     func(name any) (any, error) { return guard("crsql_as_table", e.asTable)(name) },
 		"crsql_after_insert": guard("crsql_after_insert", zero(e.naming(e.afterInsert))),
 		"crsql_after_update": guard("crsql_after_update", zero(e.naming(e.afterUpdate))),
 		"crsql_after_delete": guard("crsql_after_delete", zero(e.naming(e.afterDelete))),
 		mergeFunction:        guard(mergeFunction, e.mergeRow),
+
+		"crsql_config_set": func(name, value any) (any, error) {
+			return guard("crsql_config_set", func(args []any) (any, error) { return e.configSet(args[0], args[1]) })(name, value)
+		},
+		"crsql_config_get": func(name any) (any, error) {
+			return guard("crsql_config_get", func(args []any) (any, error) { return e.configGet(args[0]) })(name)
+		},
+		"crsql_fract_as_ordered": guard("crsql_fract_as_ordered", e.asOrdered),
+		"crsql_fract_key_between": func(low, high any) (any, error) {
+			return guard("crsql_fract_key_between", func(args []any) (any, error) { return fractKeyBetween(args[0], args[1]) })(low, high)
+		},
+		"crsql_fract_fix_conflict_return_old_key": guard("crsql_fract_fix_conflict_return_old_key", e.fractFixConflict),
 	}
 	for name, f := range functions {
-		if err := e.sqlite.RegisterFunc(name, e.callback(name, f), false); err != nil {
+		if err := e.sqlite.RegisterFunc(name, e.callback(name, f), deterministic[name]); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	return nil
+	// The triggers ask for each row: without arguments to convert the answer takes a third of the time. SQLite prefers the
+	// function with the right number of arguments.
+	return e.sqlite.RegisterFunc("crsql_internal_sync_bit", func() int64 { return e.syncBit }, false)
 }
 
 // guard makes f an SQL function of any number of arguments, whose errors begin with its name.
@@ -97,14 +121,8 @@ func (e *engine) mergeRow(args []any) (any, error) {
 	if len(args) != 9 {
 		return nil, errors.New("a change has nine columns")
 	}
-	change := changeset.Change{
-		Table: toText(args[0]), PK: toBytes(args[1]), CID: toText(args[2]), Val: fromDriver(args[3]),
-		ColVersion: toInt64(args[4]), DBVersion: toInt64(args[5]), Site: changeset.SiteID(toBytes(args[6])),
-		CL: toInt64(args[7]), Seq: toInt64(args[8]),
-	}
-	if err := e.refresh(); err != nil {
-		return nil, err
-	}
-	_, err := e.merge(change.DBVersion, []changeset.Change{change})
-	return int64(0), err
+	e.nested = true
+	defer func() { e.nested = false }()
+	e.merged++
+	return int64(0), e.mergeOne(changeOfRow(args))
 }

@@ -55,7 +55,11 @@ func (e *engine) afterInsert(args []any) error {
 			return err
 		}
 	}
-	return e.runLocal(stmtInserted, t, t.all, key, version, e.nextSeq(len(t.cols)))
+	kind := stmtInsertedNew
+	if existed {
+		kind = stmtInserted
+	}
+	return e.runLocal(kind, t, t.all, key, version, e.nextSeq(len(t.cols)))
 }
 
 // afterDelete is crsql_after_delete(table, primary key...).
@@ -106,9 +110,24 @@ func (e *engine) afterUpdate(args []any) error {
 			return err
 		}
 	}
+	changed, last := 0, ""
+	for i, name := range t.cols {
+		if !same(newCols[i], oldCols[i]) {
+			changed, last = changed+1, name
+		}
+	}
+	if changed == 0 && !moved { // an update that changes nothing is no version
+		_, err := e.findKey(t, newPK, true)
+		return err
+	}
 	version, err := e.nextVersion(0)
 	if err != nil {
 		return err
+	}
+	if changed == 1 && !moved { // most updates: one statement, not two
+		if done, err := e.touch(t, last, newPK, version); done || err != nil {
+			return err
+		}
 	}
 	key, err := e.findKey(t, newPK, true)
 	if err != nil {
@@ -125,6 +144,19 @@ func (e *engine) afterUpdate(args []any) error {
 		}
 	}
 	return nil
+}
+
+// touch records a write to a column that has a clock. It returns false if it has none.
+func (e *engine) touch(t *table, col string, pk []driver.Value, version int64) (bool, error) {
+	st, err := e.statement(stmtUpdatedOne, t, col)
+	if err != nil {
+		return false, err
+	}
+	n, err := st.update(append([]driver.Value{version, e.seq}, pk...))
+	if n > 0 {
+		e.nextSeq(1)
+	}
+	return n > 0, err
 }
 
 // moveRow records that the row of oldPK has become the row of key: a delete and a create, and the clocks move.

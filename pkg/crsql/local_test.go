@@ -179,15 +179,15 @@ func TestConnectionsSeeEachOther(t *testing.T) {
 func TestValuesKeepTheirKinds(t *testing.T) {
 	a, b := openTest(t, ":memory:"), openTest(t, ":memory:")
 	for _, d := range []*testDB{a, b} {
-		d.run(`CREATE TABLE "日本 ""x"" 'y'"(id INTEGER PRIMARY KEY NOT NULL, "a ""b"" 'c'", d BOOLEAN, e TIMESTAMP, f DATE)`)
-		d.run("SELECT crsql_as_crr(?)", `日本 "x" 'y'`)
+		d.run(`CREATE TABLE "日本 ""x"" y"(id INTEGER PRIMARY KEY NOT NULL, "a ""b"" 'c'", d BOOLEAN, e TIMESTAMP, f DATE)`)
+		d.run("SELECT crsql_as_crr(?)", `日本 "x" y`)
 	}
 	for i, v := range edgeValues {
 		x := toDriver(v)
-		a.run(`INSERT INTO "日本 ""x"" 'y'" VALUES (?, ?, ?, ?, ?)`, i, x, x, x, x)
+		a.run(`INSERT INTO "日本 ""x"" y" VALUES (?, ?, ?, ?, ?)`, i, x, x, x, x)
 	}
 	b.pull(a, 0)
-	const all = `SELECT id, +"a ""b"" 'c'", +d, +e, +f, typeof(d), typeof(e) FROM "日本 ""x"" 'y'"`
+	const all = `SELECT id, +"a ""b"" 'c'", +d, +e, +f, typeof(d), typeof(e) FROM "日本 ""x"" y"`
 	want := dump(a.run(all))
 	if !strings.Contains(want, "nul\\x00in") || !strings.Contains(want, "x''") || !strings.Contains(want, "real 2") {
 		t.Fatalf("a does not hold what was written:\n%s", want)

@@ -19,5 +19,13 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if shared.end != nil {
+			if err := shared.end(); err != nil {
+				fmt.Fprintln(os.Stderr, "the reference engine:", err)
+				code = 1
+			}
+		}
+		os.Exit(code)
+	}))
 }

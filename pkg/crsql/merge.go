@@ -1,9 +1,12 @@
 package crsql
 
 import (
+	"bytes"
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/mattn/go-sqlite3"
 
@@ -30,28 +33,12 @@ type rowClocks struct {
 // readClocks returns the clocks of the row with the short key.
 func (e *engine) readClocks(t *table, key int64) (rowClocks, error) {
 	r := rowClocks{cells: make([]cell, len(t.cols))}
-	return r, e.loadClocks(t, key, &r)
-}
-
-// loadClocks reads the clocks of the row with the short key into r, which is empty.
-func (e *engine) loadClocks(t *table, key int64, r *rowClocks) error {
 	st, err := e.statement(stmtClocks, t, "")
 	if err != nil {
-		return err
+		return r, err
 	}
-	return st.each([]driver.Value{key}, func(row []driver.Value) error {
-		name, _ := row[0].(string)
-		version, _ := row[1].(int64)
-		if name == changeset.SentinelCID {
-			r.cl = version
-			return nil
-		}
-		if i, ok := t.column[name]; ok {
-			r.cells[i].clocked, r.cells[i].version = true, version
-		}
-		if r.cl == 0 {
-			r.cl = 1 // a row without a sentinel; the sentinel, if there is one, comes before or after this
-		}
+	return r, st.each([]driver.Value{key}, func(row []driver.Value) error {
+		r.set(t, toText(row[0]), toInt64(row[1]))
 		return nil
 	})
 }
@@ -62,8 +49,12 @@ type rowMerge struct {
 	e         *engine
 	t         *table
 	dbVersion int64
+	packed    []byte // the primary key
 	pk        []driver.Value
+	known     bool  // the fields below are those of the row as it is stored
 	key       int64 // 0: none yet
+	fresh     bool  // there was no key before, and nothing has been stored under it
+	made      bool  // and it was made ahead of the decision
 	rowClocks
 
 	// What is to be written, besides the dirty cells.
@@ -74,10 +65,17 @@ type rowMerge struct {
 	sentinelSite changeset.SiteID
 	sentinelSeq  int64
 	impacted     int64 // by what is to be written
+	half         bool  // the row has been written, its clocks not
 
-	values []changeset.Value // of the row's columns, as stored; nil if not read
-	cols   []byte            // marks of the dirty columns, and of the sentinel at the end
-	args   []driver.Value
+	state    rowState          // the row as it was read
+	ahead    ahead             // the rows behind it
+	keyParts []changeset.Value // of packed, parsed
+	cols     []byte            // marks of the dirty columns, and of the sentinel at the end
+	args     []driver.Value
+
+	// What the last row was like, so probably the next one is.
+	wasNew  bool // its key had to be made
+	wasTied bool // it was compared by value
 }
 
 // mergeRun merges changes to one row. offset is the index of the first in what the caller was given.
@@ -86,24 +84,10 @@ func (e *engine) mergeRun(dbVersion int64, run []changeset.Change, offset int) (
 	if t == nil {
 		return 0, refuseAll(run, offset, "the table is not a CRR of this database", nil), nil
 	}
-	if n := len(run[0].PK); n > MaxKey {
-		return 0, refuseAll(run, offset, fmt.Sprintf("its primary key has %d bytes, more than %d", n, MaxKey), nil), nil
-	}
-	pk, err := changeset.ParsePacked(run[0].PK)
-	if err != nil {
-		return 0, refuseAll(run, offset, "its primary key is damaged", err), nil
-	}
-	if len(pk) != len(t.pks) {
-		reason := fmt.Sprintf("its primary key has %d values where the table's has %d", len(pk), len(t.pks))
-		return 0, refuseAll(run, offset, reason, nil), nil
-	}
-	for _, v := range pk {
-		if v.Kind() == changeset.KindNull { // an INTEGER PRIMARY KEY would make up a number for it
-			return 0, refuseAll(run, offset, "its primary key holds a NULL", nil), nil
-		}
-	}
 	m := &e.merger
-	m.start(e, t, dbVersion, pk)
+	if reason, err := m.start(e, t, dbVersion, run[0].PK); reason != "" {
+		return 0, refuseAll(run, offset, reason, err), nil
+	}
 	impacted, failed, err := m.merge(run, offset)
 	if len(run) > 1 && m.refused(err) {
 		// One of them is to blame. What has been written already is merged again, which changes nothing.
@@ -162,40 +146,167 @@ func refusable(err error) bool {
 	return false
 }
 
-// start makes m ready for changes to the row of t with the primary key pk. It keeps m's buffers.
-func (m *rowMerge) start(e *engine, t *table, dbVersion int64, pk []changeset.Value) {
-	m.e, m.t, m.dbVersion = e, t, dbVersion
+// start makes m ready for changes to the row of t with the packed primary key, or says why there is no such key. It keeps
+// m's buffers, and what m knows of the row if that is the one it is at.
+func (m *rowMerge) start(e *engine, t *table, dbVersion int64, packed []byte) (reason string, err error) {
+	m.e, m.dbVersion, m.half = e, dbVersion, false
+	if m.known && m.t == t && bytes.Equal(m.packed, packed) {
+		return "", nil
+	}
+	m.t, m.known = t, false
+	if len(packed) > MaxKey {
+		return fmt.Sprintf("its primary key has %d bytes, more than %d", len(packed), MaxKey), nil
+	}
+	m.packed = append(m.packed[:0], packed...)
+	if m.keyParts, err = changeset.AppendParsed(m.keyParts[:0], m.packed); err != nil {
+		return "its primary key is damaged", err
+	}
+	if len(m.keyParts) != len(t.pks) {
+		return fmt.Sprintf("its primary key has %d values where the table's has %d", len(m.keyParts), len(t.pks)), nil
+	}
 	m.pk = m.pk[:0]
-	for _, v := range pk {
+	for _, v := range m.keyParts {
+		if v.Kind() == changeset.KindNull { // an INTEGER PRIMARY KEY would make up a number for it
+			return "its primary key holds a NULL", nil
+		}
 		m.pk = append(m.pk, toDriver(v))
 	}
+	return "", nil
 }
 
-// load reads the row's clocks and drops what was to be written.
-func (m *rowMerge) load() error {
+// load drops what was to be written, and finds or makes the row's key and reads its clocks, unless they are known. index
+// is that of the first change to the row.
+func (m *rowMerge) load(index int) error {
 	m.clean()
-	m.cl, m.key, m.values = 0, 0, nil
+	if m.known {
+		return nil
+	}
+	m.cl, m.key, m.fresh, m.made, m.state.valued = 0, 0, false, false, false
 	if n := len(m.t.cols); cap(m.cells) < n {
 		m.cells = make([]cell, n)
 	} else {
 		m.cells = m.cells[:n]
 		clear(m.cells)
 	}
-	key, err := m.e.findKey(m.t, m.pk, false)
-	if err != nil || key == 0 {
+	// To make a key costs no more than to look for it. Inside a statement it could not be undone: the end of a statement that
+	// fails undoes what was done since some point in it.
+	if m.wasNew && !m.e.nested {
+		made, err := m.makeKey()
+		m.made, m.fresh, m.known = made, made, made
+		if made || err != nil {
+			return err
+		}
+	}
+	if err := m.read(index); err != nil {
 		return err
 	}
-	m.key = key
-	return m.e.loadClocks(m.t, key, &m.rowClocks)
+	m.wasNew, m.fresh = !m.state.found, !m.state.found
+	if m.state.found {
+		m.key = m.state.key
+		if err := m.parseVersions(m.state.versions); err != nil {
+			return err
+		}
+	}
+	m.known = true
+	return nil
+}
+
+// makeKey gives the row a key, and reports whether it had none.
+func (m *rowMerge) makeKey() (bool, error) {
+	st, err := m.e.statement(stmtFindOrNewKey, m.t, "")
+	if err != nil {
+		return false, err
+	}
+	key, made, err := st.insert(m.pk)
+	if made {
+		m.key = key
+	}
+	return made, err
+}
+
+// read reads the row's state, with its values where they are likely to be compared.
+func (m *rowMerge) read(index int) error {
+	values := m.wasTied && len(m.t.cols) > 0
+	m.wasTied = false
+	state := m.ahead.take(index)
+	if state == nil {
+		if err := m.readAhead(index, values); err != nil {
+			return err
+		}
+		state = m.ahead.take(index)
+	}
+	if state != nil {
+		m.state, *state = *state, m.state // and its buffer
+		return nil
+	}
+	kind := stmtRowClocks
+	if values {
+		kind = stmtRowState
+	}
+	st, err := m.e.statement(kind, m.t, "")
+	if err != nil {
+		return err
+	}
+	row, found, err := st.first(m.pk...)
+	m.state.found = found && err == nil
+	if !m.state.found {
+		return err
+	}
+	m.state.key, m.state.versions = toInt64(row[1]), toText(row[2])
+	if values {
+		m.state.setValues(row[4:], toInt64(row[3]) == 1)
+	}
+	return nil
+}
+
+// packedVersions is all col_versions of a row as one text, which parseVersions reads: one row is read faster than many.
+const packedVersions = "group_concat(col_version||' '||col_name, char(0))"
+
+// parseVersions reads the row's clocks from a text of packedVersions.
+func (m *rowMerge) parseVersions(packed string) error {
+	for packed != "" {
+		var text string
+		text, packed, _ = strings.Cut(packed, "\x00")
+		number, name, _ := strings.Cut(text, " ")
+		version, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			return fmt.Errorf("a clock of table %q is damaged: %w", m.t.name, err)
+		}
+		m.rowClocks.set(m.t, name, version)
+	}
+	return nil
+}
+
+// set notes that the column or sentinel has a clock.
+func (r *rowClocks) set(t *table, name string, version int64) {
+	if name == changeset.SentinelCID {
+		r.cl = version
+		return
+	}
+	if i, ok := t.column[name]; ok {
+		r.cells[i].clocked, r.cells[i].version = true, version
+	}
+	if r.cl == 0 {
+		r.cl = 1 // a row without a sentinel; the sentinel, if there is one, comes before or after this
+	}
+}
+
+// dropKey undoes makeKey if no change has used the key.
+func (m *rowMerge) dropKey() error {
+	if !m.made {
+		return nil
+	}
+	m.known, m.made = false, false
+	return m.e.runLocal(stmtDropKey, m.t, "", m.key)
 }
 
 // merge merges the changes and returns how many rows of crsql_changes were impacted, and the changes that are out of
 // bounds. When the table refuses, the changes since the last flush are not merged and the error is a refusal.
 func (m *rowMerge) merge(run []changeset.Change, offset int) (impacted int64, failed ChangeErrors, err error) {
-	if err := m.load(); err != nil {
+	if err := m.load(offset); err != nil {
 		return 0, nil, err
 	}
-	for i := range run {
+	for i := 0; i < len(run) && err == nil; i++ {
 		c := &run[i]
 		action, reason := m.decide(c)
 		if reason != "" {
@@ -203,28 +314,28 @@ func (m *rowMerge) merge(run []changeset.Change, offset int) (impacted int64, fa
 			continue
 		}
 		if m.mustFlush(c, action) {
-			n, err := m.flush()
-			impacted += n
-			if err != nil {
-				return impacted, nil, err
-			}
+			err = m.flush(&impacted)
 		}
-		if action == changeset.ActionCompare {
-			wins, err := m.winsTie(c)
-			if err != nil {
-				return impacted, nil, err
-			}
-			if !wins {
-				continue
-			}
-			action = changeset.ActionWrite
+		if err == nil && action == changeset.ActionCompare {
+			action, err = m.compare(c)
 		}
-		m.take(c, action)
+		if err == nil {
+			m.take(c, action)
+		}
 	}
-	n, err := m.flush()
-	impacted += n
-	if err == nil && m.key == 0 && len(failed) < len(run) {
-		_, err = m.e.newKey(m.t, m.pk) // a change that loses makes its key known all the same: the stock engine's rule
+	if err == nil {
+		err = m.flush(&impacted)
+	}
+	// A change that loses makes its key known all the same: the stock engine's rule. One that is refused leaves nothing.
+	switch {
+	case m.refused(err) || err == nil && len(failed) == len(run):
+		err = errors.Join(err, m.dropKey())
+	case err == nil && m.key == 0:
+		m.key, err = m.e.newKey(m.t, m.pk)
+	}
+	m.fresh, m.made = false, false
+	if err != nil {
+		m.known = false
 	}
 	return impacted, failed, err
 }
@@ -263,26 +374,32 @@ func (m *rowMerge) mustFlush(c *changeset.Change, action changeset.Action) bool 
 	return false
 }
 
-// winsTie reports whether c's value is above the stored one. A row that is gone loses.
-func (m *rowMerge) winsTie(c *changeset.Change) (bool, error) {
-	if m.values == nil {
-		st, err := m.e.statement(stmtValues, m.t, "")
+// compare decides a tie of versions. To a row that is gone the change is written.
+func (m *rowMerge) compare(c *changeset.Change) (changeset.Action, error) {
+	m.wasTied = true
+	if !m.state.valued {
+		st, err := m.e.statement(stmtValues, m.t, m.t.all)
 		if err != nil {
-			return false, err
+			return 0, err
 		}
 		row, found, err := st.first(m.pk...)
 		if err != nil {
-			return false, err
+			return 0, err
 		}
-		if !found {
-			return true, nil
-		}
-		m.values = make([]changeset.Value, len(row))
-		for i, v := range row {
-			m.values[i] = fromDriver(v)
-		}
+		m.state.setValues(row, found)
 	}
-	return changeset.Compare(c.Val, m.values[m.t.column[c.CID]]) > 0, nil
+	if m.state.absent {
+		return changeset.ActionWrite, nil
+	}
+	action := changeset.ResolveValue(m.state.values[m.t.column[c.CID]], m.e.mergeEqualValues(), c)
+	if action == changeset.ActionCompareSite {
+		site, err := m.e.cellSite(m.t, m.key, c.CID)
+		if err != nil {
+			return 0, err
+		}
+		action = changeset.ResolveSite(site, c)
+	}
+	return action, nil
 }
 
 // take notes what action writes.

@@ -209,3 +209,46 @@ func TestCancelledStatement(t *testing.T) {
 		t.Errorf("changes:\n%s", got)
 	}
 }
+
+// A key may come as another kind than its column makes of it: the row is found all the same, however it is looked for.
+func TestKeyOfAnotherKind(t *testing.T) {
+	w := newTwins(t)
+	w.run("CREATE TABLE t(k TEXT NOT NULL, n INTEGER NOT NULL, v, PRIMARY KEY(k, n))")
+	w.run("SELECT crsql_as_crr('t')")
+	for version := range 2 { // the second time there are rows to compare with
+		for n := range 3 {
+			pk, err := changeset.AppendPacked(nil, values(n, "x"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.run("INSERT INTO crsql_changes VALUES ('t', ?, 'v', ?, 1, 1, x'0123456789abcdef0123456789abcdef', 1, 0)", pk, 10+n-version)
+			w.run("SELECT * FROM crsql_changes")
+		}
+	}
+
+	n := newNode(t, "n")
+	n.script("CREATE TABLE t(k TEXT NOT NULL, n INTEGER NOT NULL, v, PRIMARY KEY(k, n)); SELECT crsql_as_crr('t')")
+	group := Group{Origin: siteX, Version: 1}
+	for key := range 2 * aheadRows {
+		pk, err := changeset.AppendPacked(nil, values(key, "x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		group.Changes = append(group.Changes, changeset.Change{Table: "t", PK: pk, CID: "v", Val: changeset.Integer(7), ColVersion: 1, Site: siteX, CL: 1, Seq: int64(key)})
+	}
+	n.apply(group)
+	if got := n.apply(group); got.Changed[0] != 0 {
+		t.Errorf("known changes have changed %d rows", got.Changed[0])
+	}
+	read := 0
+	for _, e := range n.readAll(4096) {
+		for _, c := range e.Changes {
+			if read++; !c.Val.Equal(changeset.Integer(7)) {
+				t.Errorf("the key %x has the value %s", c.PK, show(c.Val))
+			}
+		}
+	}
+	if read != len(group.Changes) {
+		t.Errorf("%d changes were read", read)
+	}
+}

@@ -6,26 +6,30 @@ import (
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 )
 
-// flush writes what the changes so far have won, and returns how many rows of crsql_changes that impacted. The base
+// flush writes what the changes so far have won, and adds to impacted how many rows of crsql_changes that were. The base
 // table comes first: if it refuses, nothing has been written.
-func (m *rowMerge) flush() (int64, error) {
+func (m *rowMerge) flush(impacted *int64) error {
 	if m.impacted == 0 {
-		return 0, nil
+		return nil
 	}
 	dirty := m.mark()
 	if err := m.writeRow(dirty); err != nil {
 		if refusable(err) {
 			err = refusal{err}
 		}
-		return 0, err
+		return err
 	}
+	m.half = true
 	if err := m.writeClocks(); err != nil {
-		return 0, err
+		return err
 	}
-	impacted := m.impacted
+	m.half = false
+	*impacted += m.impacted
 	m.clean()
-	m.values = nil // triggers may have changed any of them
-	return impacted, nil
+	m.fresh, m.made = false, false
+	m.state.valued = false // triggers may have changed any of them
+	m.ahead.written()
+	return nil
 }
 
 // clean forgets what was to be written.
@@ -85,7 +89,8 @@ func (m *rowMerge) writeClocks() error {
 		if m.key, err = m.e.newKey(m.t, m.pk); err != nil {
 			return err
 		}
-	} else if m.zero {
+	}
+	if m.zero && !m.fresh {
 		if err := m.e.runLocal(stmtMergeZero, m.t, "", m.key, version); err != nil {
 			return err
 		}
@@ -103,7 +108,11 @@ func (m *rowMerge) writeClocks() error {
 			return err
 		}
 	}
-	st, err := m.e.statement(stmtMergeClocks, m.t, string(m.cols))
+	kind := stmtMergeClocks
+	if m.fresh {
+		kind = stmtMergeClocksNew
+	}
+	st, err := m.e.statement(kind, m.t, string(m.cols))
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,8 @@ type answer struct {
 	err  error
 }
 
-func startOracle(t testing.TB) *oracle {
+// nodeModules returns where the reference engine is. Without it the test is skipped, or fails where CI is set.
+func nodeModules(t testing.TB) string {
 	t.Helper()
 	modules, err := filepath.Abs("../../web/node_modules")
 	if err != nil {
@@ -47,6 +48,42 @@ func startOracle(t testing.TB) *oracle {
 		}
 		t.Skip("the reference engine is missing: run npm ci in web/")
 	}
+	return modules
+}
+
+// startOracle starts an oracle of the test's own.
+func startOracle(t testing.TB) *oracle {
+	t.Helper()
+	o, end := launchOracle(t)
+	t.Cleanup(func() {
+		if err := end(); err != nil {
+			t.Errorf("the reference engine: %v", err)
+		}
+	})
+	return o
+}
+
+// The oracle that tests share, which takes a while to start; see sharedOracle.
+var shared struct {
+	oracle *oracle
+	end    func() error
+}
+
+// sharedOracle returns the oracle that all tests share, one after the other, for databases that they close.
+func sharedOracle(t testing.TB) *oracle {
+	t.Helper()
+	if shared.oracle == nil {
+		shared.oracle, shared.end = launchOracle(t)
+	}
+	o := *shared.oracle
+	o.t = t
+	return &o
+}
+
+// launchOracle starts an oracle. The caller ends it.
+func launchOracle(t testing.TB) (o *oracle, end func() error) {
+	t.Helper()
+	modules := nodeModules(t)
 	cmd := exec.Command("node", filepath.Join("testdata", "oracle", "oracle.mjs"), modules)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
@@ -57,37 +94,58 @@ func startOracle(t testing.TB) *oracle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	locks := startFileLocks(t, cmd)
+	err = cmd.Start()
+	for _, f := range cmd.ExtraFiles {
+		_ = f.Close() // it is the child's now
+	}
+	if err != nil {
 		t.Fatalf("node, version 20 or later, is needed: %v", err)
 	}
-	t.Cleanup(func() {
-		if err := errors.Join(in.Close(), cmd.Wait()); err != nil {
-			t.Errorf("the reference engine: %v", err)
-		}
-	})
-	return &oracle{t: t, in: in, out: bufio.NewReader(out)}
+	return &oracle{t: t, in: in, out: bufio.NewReader(out)}, func() error {
+		return errors.Join(in.Close(), cmd.Wait(), locks.Wait())
+	}
+}
+
+// open opens the file at path as the named database.
+func (o *oracle) open(db, path string) error {
+	o.t.Helper()
+	_, err := o.request(map[string]any{"db": db, "file": path})
+	return err
 }
 
 // ask runs the statements on the named database.
 func (o *oracle) ask(db string, closing bool, steps ...oracleStep) []answer {
-	line, err := json.Marshal(map[string]any{"db": db, "run": steps, "close": closing})
+	answers, err := o.request(map[string]any{"db": db, "run": steps, "close": closing})
 	if err != nil {
 		o.t.Fatal(err)
 	}
+	return answers
+}
+
+func (o *oracle) request(request map[string]any) ([]answer, error) {
+	line, err := json.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
 	if _, err := o.in.Write(append(line, '\n')); err != nil {
-		o.t.Fatal(err)
+		return nil, fmt.Errorf("the reference engine has ended: %w", err)
 	}
 	if line, err = o.out.ReadBytes('\n'); err != nil {
-		o.t.Fatalf("the reference engine has ended: %v", err)
+		return nil, fmt.Errorf("the reference engine has ended: %w", err)
 	}
 	var response struct {
 		Results []struct {
 			Rows  [][]json.RawMessage
 			Error string
 		}
+		Error string
 	}
 	if err := json.Unmarshal(line, &response); err != nil {
-		o.t.Fatal(err)
+		return nil, err
+	}
+	if response.Error != "" {
+		return nil, errors.New(response.Error)
 	}
 	answers := make([]answer, len(response.Results))
 	for i, result := range response.Results {
@@ -99,13 +157,13 @@ func (o *oracle) ask(db string, closing bool, steps ...oracleStep) []answer {
 			values := make([]changeset.Value, len(row))
 			for j, cell := range row {
 				if values[j], err = decodeTyped(cell); err != nil {
-					o.t.Fatal(err)
+					return nil, err
 				}
 			}
 			answers[i].rows = append(answers[i].rows, values)
 		}
 	}
-	return answers
+	return answers, nil
 }
 
 // encodeTyped and decodeTyped convert a value to and from the JSON that testdata and the oracle use.

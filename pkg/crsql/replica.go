@@ -38,9 +38,11 @@ const (
 
 // Prepared statements of the replica, beside those of the engine in statementkind.go.
 const (
-	stmtScan        statementKind = 128 + iota // clocks above a local version
-	stmtScanRest                               // clocks of a local version, behind a key
-	stmtRow                                    // key, causal length and values of a row
+	stmtScan        statementKind = 128 + iota // local versions and keys above a local version
+	stmtScanRest                               // the same of a local version, behind a key
+	stmtRows                                   // rows above a local version
+	stmtRowsRest                               // rows of a local version, behind a key
+	stmtRow                                    // the row of a local version and a key
 	stmtOlder                                  // clocks of a row below a local version
 	stmtCount                                  // how many clocks are above a local version
 	stmtCountRest                              // how many of a local version, behind a key
@@ -48,7 +50,6 @@ const (
 	stmtNewest                                 // the highest local version of the parked changes
 	stmtHighWaters                             // both high waters
 	stmtSetMeta                                // one entry of crmesh_meta
-	stmtFloor                                  // pre_compact_dbversion
 	stmtOrigin                                 // where a local version comes from
 	stmtLog                                    // record where a local version comes from
 	stmtClaim                                  // raise an entry of the vector

@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 )
 
-// Apply merges groups of changes and stores what goes with them, in one transaction that is durable when Apply returns.
-// Each group that has an effect becomes an entry: it gets a local version of its own, and its origin is recorded. A
-// group without an effect leaves no trace.
+// sliceChanges is after how many changes an Apply looks at the clock.
+const sliceChanges = 256
+
+// Apply merges groups of changes and stores what goes with them; all is durable when Apply returns. Each group that has
+// an effect becomes an entry: it gets a local version of its own, and its origin is recorded. A group without an effect
+// leaves no trace.
 //
 // A change that cannot be applied here, because its table or column is unknown, its key is damaged or a constraint
 // refuses it, is parked: kept and passed on under the group's local version, and tried again by ReplayParked. That is
@@ -18,7 +22,10 @@ import (
 //
 // A request beyond the package's bounds is refused whole, with an ErrLimit.
 //
-// Apply blocks as DB.Write does. It is not announced by Commits.
+// Apply blocks as DB.Write does, but lets other writers go between: it takes a transaction of its own for each
+// Options.ApplySlice of work, the last of which stores claims and resume points. A group that is cut becomes an entry for
+// each part. Where Apply fails, a part of the groups may be stored, which is safe, and no claim. It is not announced by
+// Commits.
 func (r *Replica) Apply(ctx context.Context, q ApplyRequest) (ApplyResult, error) {
 	if err := q.check(); err != nil {
 		return ApplyResult{}, err
@@ -26,29 +33,78 @@ func (r *Replica) Apply(ctx context.Context, q ApplyRequest) (ApplyResult, error
 	result := ApplyResult{
 		Ls: make([]int64, len(q.Groups)), Changed: make([]int64, len(q.Groups)), Parked: make([]int, len(q.Groups)),
 	}
-	err := r.db.transact(ctx, func(s *session) error {
-		a, err := newApplier(s)
+	for at, done := (progress{}), false; !done; {
+		err := r.db.transact(ctx, func(s *session) error {
+			a, err := newApplier(s)
+			if err != nil {
+				return err
+			}
+			if at, err = a.slice(ctx, q.Groups, at, time.Now().Add(r.db.slice), &result); err != nil {
+				return err
+			}
+			if done = at.group == len(q.Groups); done {
+				if err := s.engine.storeClaims(q); err != nil {
+					return err
+				}
+			}
+			result.Heads, err = a.finish()
+			return err
+		})
 		if err != nil {
-			return err
+			return ApplyResult{}, err
 		}
-		for i, g := range q.Groups {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if result.Ls[i], result.Changed[i], result.Parked[i], err = a.group(g); err != nil {
-				return err
-			}
-		}
-		if err := s.engine.storeClaims(q); err != nil {
-			return err
-		}
-		result.Heads, err = a.finish()
-		return err
-	})
-	if err != nil {
-		return ApplyResult{}, err
 	}
 	return result, nil
+}
+
+// progress is how far an Apply is: it goes on with a change of a group.
+type progress struct{ group, change int }
+
+// slice applies groups from at on until the deadline, adds to result what that did, and returns where it stopped. It goes
+// on by one piece at least, and never stops within a row.
+func (a *applier) slice(ctx context.Context, groups []Group, at progress, deadline time.Time, result *ApplyResult) (progress, error) {
+	for ; at.group < len(groups); at = (progress{group: at.group + 1}) {
+		g := &groups[at.group]
+		used := false // the next local version, by a part of the group
+		for at.change < len(g.Changes) {
+			if err := ctx.Err(); err != nil {
+				return at, err
+			}
+			end := endOfRow(g.Changes, min(at.change+sliceChanges, len(g.Changes)))
+			changed, parked, err := a.apply(g.Changes[at.change:end])
+			if err != nil {
+				return at, err
+			}
+			if (changed > 0 || parked > 0) && !used {
+				used, result.Ls[at.group] = true, a.l+1
+			}
+			result.Changed[at.group] += changed
+			result.Parked[at.group] += parked
+			if at.change = end; time.Now().After(deadline) {
+				break
+			}
+		}
+		if used {
+			if err := a.record(g.Origin, g.Version); err != nil {
+				return at, err
+			}
+		}
+		if at.change < len(g.Changes) {
+			return at, nil
+		}
+		if time.Now().After(deadline) {
+			return progress{group: at.group + 1}, nil
+		}
+	}
+	return at, nil
+}
+
+// endOfRow returns the first end from end on that does not lie within the changes of a row.
+func endOfRow(changes []changeset.Change, end int) int {
+	for end < len(changes) && sameRow(&changes[end-1], &changes[end]) {
+		end++
+	}
+	return end
 }
 
 // An applier gives out local versions within one transaction.
@@ -74,30 +130,27 @@ func newApplier(s *session) (*applier, error) {
 	return &applier{e: s.engine, l: max(current, v.newest(), v.high)}, nil
 }
 
-// group applies a group. Its local version is 0 if it had no effect.
-func (a *applier) group(g Group) (l, changed int64, parked int, err error) {
+// apply merges changes under the next local version, which record uses.
+func (a *applier) apply(changes []changeset.Change) (changed int64, parked int, err error) {
 	next := a.l + 1
 	if next > changeset.MaxVersion {
-		return 0, 0, 0, fmt.Errorf("the database has used up its versions: it has reached %d", a.l)
+		return 0, 0, fmt.Errorf("the database has used up its versions: it has reached %d", a.l)
 	}
-	changed, err = a.e.applyChanges(next, g.Changes)
+	changed, err = a.e.applyChanges(next, changes)
 	var failed ChangeErrors
 	if err != nil && !errors.As(err, &failed) {
-		return 0, 0, 0, err
+		return 0, 0, err
 	}
 	for _, f := range failed {
-		added, err := a.e.park(next, &g.Changes[f.Index], f.Reason)
+		added, err := a.e.park(next, &changes[f.Index], f.Reason)
 		if err != nil {
-			return 0, 0, 0, err
+			return 0, 0, err
 		}
 		if added {
 			parked++
 		}
 	}
-	if changed == 0 && parked == 0 {
-		return 0, 0, 0, nil
-	}
-	return next, changed, parked, a.record(g.Origin, g.Version)
+	return changed, parked, nil
 }
 
 // record uses the next local version for an entry from elsewhere.

@@ -88,11 +88,10 @@ func createStatement(table TableSchema) (sqlStatement, error) {
 	refuse := func(reason string) (sqlStatement, error) {
 		return sqlStatement{}, &SchemaError{Table: table.Name, Reason: reason}
 	}
-	switch lower := strings.ToLower(table.Name); {
+	switch {
 	case table.Name == "" || strings.ContainsRune(table.Name, 0):
 		return refuse("a table needs a name without a NUL")
-	case strings.HasPrefix(lower, "sqlite_"), strings.HasPrefix(lower, "crsql_"), strings.HasPrefix(lower, "crmesh_"),
-		strings.Contains(lower, "__crsql_"):
+	case reserved(table.Name):
 		return refuse("its name is reserved")
 	}
 	if len(table.Name) > MaxName || len(table.SQL) > MaxTableSQL {

@@ -22,7 +22,7 @@ var children = map[string]func(args []string) error{
 }
 
 // child starts a process that plays a part.
-func child(t *testing.T, part string, args ...string) *exec.Cmd {
+func child(t testing.TB, part string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), childVar+"="+part)

@@ -23,7 +23,7 @@ func (v versions) heads() Heads  { return Heads{Own: v.ownHigh, Newest: v.newest
 func (e *engine) readVersions() (versions, error) {
 	var v versions
 	for _, clock := range e.clockTables {
-		n, err := e.clockNumber(stmtMaxVersion, clock, "SELECT max(db_version) FROM %s")
+		n, err := e.newestOf(clock)
 		if err != nil {
 			return v, err
 		}
@@ -78,16 +78,6 @@ func seal(s *session) error {
 
 func (e *engine) setMeta(key string, n int64) error {
 	return e.write(stmtSetMeta, "INSERT INTO main.crmesh_meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", key, n)
-}
-
-// liftFloor makes cr-sqlite, here and in other programs, give its next commit a db_version above floor.
-func (e *engine) liftFloor(floor int64) error {
-	present, err := e.number(stmtFloor, "SELECT value FROM main.crsql_master WHERE key = 'pre_compact_dbversion'")
-	if err != nil || present >= floor {
-		return err
-	}
-	e.pending = max(e.pending, floor) // the engine takes it for what this transaction wrote, and goes on from there
-	return e.exec("INSERT INTO main.crsql_master VALUES ('pre_compact_dbversion', ?) ON CONFLICT DO UPDATE SET value = excluded.value", floor)
 }
 
 // settled runs f in a snapshot whose local versions are all within the high waters. Where another program has committed

@@ -25,7 +25,7 @@ func parkedChange(row []driver.Value, l int64) changeset.Change {
 func (e *engine) park(l int64, c *changeset.Change, reason string) (bool, error) {
 	pk := append(make([]byte, 0, len(c.PK)), c.PK...) // never nil, which would be NULL
 	find, err := e.stmts.get(statementKey{kind: stmtParkedCell}, func() string {
-		return "SELECT id, +val, col_version, cl FROM main.crmesh_parked WHERE tbl = ? AND pk = ? AND cid = ?"
+		return "SELECT id, +val, col_version, cl, site FROM main.crmesh_parked WHERE tbl = ? AND pk = ? AND cid = ?"
 	})
 	if err != nil {
 		return false, err
@@ -34,6 +34,9 @@ func (e *engine) park(l int64, c *changeset.Change, reason string) (bool, error)
 	known := false
 	err = find.each([]driver.Value{c.Table, pk, c.CID}, func(row []driver.Value) error {
 		order := cmp.Or(cmp.Compare(c.CL, toInt64(row[3])), cmp.Compare(c.ColVersion, toInt64(row[2])), changeset.Compare(c.Val, fromDriver(row[1])))
+		if order == 0 && e.mergeEqualValues() {
+			order = cmp.Compare(string(c.Site), string(toBytes(row[4])))
+		}
 		if order > 0 {
 			beaten = append(beaten, toInt64(row[0]))
 		} else {

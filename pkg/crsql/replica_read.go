@@ -3,6 +3,7 @@ package crsql
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 )
@@ -12,6 +13,9 @@ const (
 	changeOverhead = 12    // bytes of a change in a message besides its value, about
 	rowOverhead    = 4     // bytes of a row in a message besides its key, about
 )
+
+// streamGrowth is for how many changes an entry that is read as a stream gets room at once.
+const streamGrowth = 512
 
 // Read reads entries, in one snapshot. It blocks on the disk, in proportion to what it passes, and for as long as all
 // reading connections are in use. It returns soon after ctx ends.
@@ -145,10 +149,14 @@ func (r *reader) send(e *Entry) (full bool, err error) {
 				return true, nil
 			}
 			at := Position{L: e.L, Seq: joinSeq(s.place, s.key)}
-			changes, err := r.walk.take(s)
-			if err != nil {
+			before := len(e.Changes)
+			if s.rich && cap(e.Changes)-before <= len(s.table.cols) { // by more than append would: it copies often
+				e.Changes = slices.Grow(e.Changes, max(before, len(s.table.cols)+1, streamGrowth))
+			}
+			if e.Changes, err = r.walk.take(s, e.Changes); err != nil {
 				return false, err
 			}
+			changes := e.Changes[before:]
 			size := rowOverhead
 			for i := range changes {
 				size += changeOverhead + changes[i].Val.Size()
@@ -157,11 +165,11 @@ func (r *reader) send(e *Entry) (full bool, err error) {
 				size += len(changes[0].PK)
 			}
 			if r.changes > 0 && (r.changes+len(changes) > r.q.MaxChanges || r.bytes+size > r.q.MaxBytes) {
+				e.Changes = e.Changes[:before]
 				return true, nil
 			}
 			r.changes += len(changes)
 			r.bytes += size
-			e.Changes = append(e.Changes, changes...)
 			r.result.Next = at
 		}
 	}

@@ -67,7 +67,7 @@ type Group struct {
 	Changes []changeset.Change
 }
 
-// ApplyRequest is what Apply writes in one transaction.
+// ApplyRequest is what Apply writes.
 type ApplyRequest struct {
 	Groups []Group
 	Claims map[changeset.SiteID]int64 // entries of the vector to raise; never this database's own
@@ -76,7 +76,7 @@ type ApplyRequest struct {
 
 // ApplyResult says what Apply did.
 type ApplyResult struct {
-	Ls      []int64 // the local version of each group; 0: it had no effect and was not recorded
+	Ls      []int64 // the local version of each group, of its last part if it was cut; 0: it had no effect and was not recorded
 	Changed []int64 // how many rows each group changed
 	Parked  []int   // how many changes of each group were parked
 	Heads   Heads   // afterwards

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"math"
 	"slices"
+
+	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 )
 
 // A walk goes through the entries of one snapshot in order of their local version, and through the rows of an entry in
@@ -18,6 +20,11 @@ import (
 type walk struct {
 	e       *engine
 	sources []*source // by ascending place
+
+	// Buffers of fill.
+	cells  []cellClock
+	keys   []changeset.Value
+	packed []byte
 }
 
 const (
@@ -31,16 +38,26 @@ const (
 // errKeys means that 2^47 rows were ever made in one table, or that somebody wrote to its keys.
 var errKeys = errors.New("a short key is out of range: its __crsql_pks table was changed by hand")
 
+// errOrder would mean that SQLite did not keep to the order of an index.
+var errOrder = errors.New("internal: rows came out of order")
+
 // A source is one table's clocks, or the parked changes: rows that begin with local version and key, in that order.
 type source struct {
 	place int64
 	table *table // nil: the parked changes
 
-	open *cursor // nil: nothing is left
-	rest bool    // open holds the rest of one entry only; all behind it has to be opened yet
-	l    int64   // local version of the current row
-	key  int64
+	open    *cursor // nil: nothing is left
+	rest    bool    // open holds the rest of one entry only; all behind it has to be opened yet
+	rich    bool    // open holds whole rows: see current
+	sent    int     // rows in succession that were taken
+	ordered bool    // l and key are those of open's last row: the next one's are higher
+	l       int64   // local version of the current row
+	key     int64
 }
+
+// streamAfter is how many rows of a source are taken in succession before it is read as whole rows. What is passed costs
+// less without them.
+const streamAfter = 8
 
 // splitSeq returns the place and the key of a Position.Seq.
 func splitSeq(seq int64) (place, key int64) { return seq >> keyBits, seq & maxKey }
@@ -126,9 +143,11 @@ func (w *walk) pass(l int64) error {
 	for _, s := range w.sources {
 		for n := 0; s.open != nil && s.l == l; n++ {
 			err := error(nil)
-			if n < steps {
+			if n < steps && !s.rich {
+				s.sent = 0
 				err = s.next(w.e)
 			} else if err = s.close(); err == nil {
+				s.rich, s.sent = false, 0
 				err = s.openAbove(w.e, l)
 			}
 			if err != nil {
@@ -154,9 +173,12 @@ func (s *source) scan(condition string) string {
 	if s.table == nil {
 		return scanParked + condition + " ORDER BY local_version, id"
 	}
-	// The index on db_version holds the primary key, (key, col_name), behind it: so this takes no sort. The clocks of a row
-	// come in one piece, because to get a row out of SQLite costs more than to find it.
-	return "SELECT db_version, key, " + packedClocks + " FROM " + s.table.clock() +
+	// The index on db_version holds the primary key, (key, col_name), behind it: so neither takes a sort, and the second no
+	// look at the clocks themselves. A row comes in one piece, because to get it out of SQLite costs more than to find it.
+	if s.rich {
+		return s.table.rowsSQL(condition)
+	}
+	return "SELECT db_version, key FROM " + s.table.clock() +
 		" INDEXED BY " + ident(s.table.name+clockSuffix+"_dbv_idx") + " WHERE " + condition +
 		" GROUP BY db_version, key ORDER BY db_version, key"
 }
@@ -167,6 +189,9 @@ func (s *source) openAbove(e *engine, l int64) error {
 	if s.table == nil {
 		return s.start(e, stmtParkedScan, "local_version > ?", l)
 	}
+	if s.rich {
+		return s.start(e, stmtRows, "db_version > ?", l)
+	}
 	return s.start(e, stmtScan, "db_version > ?", l)
 }
 
@@ -176,6 +201,9 @@ func (s *source) openRest(e *engine, l, key int64) error {
 	if s.table == nil {
 		return s.start(e, stmtParkedRest, "local_version = ? AND id > ?", l, key)
 	}
+	if s.rich {
+		return s.start(e, stmtRowsRest, "db_version = ? AND key > ?", l, key)
+	}
 	return s.start(e, stmtScanRest, "db_version = ? AND key > ?", l, key)
 }
 
@@ -184,7 +212,7 @@ func (s *source) start(e *engine, kind statementKind, condition string, args ...
 	if err != nil {
 		return err
 	}
-	s.open = c
+	s.open, s.ordered = c, false
 	return s.advance()
 }
 
@@ -197,15 +225,45 @@ func (s *source) advance() error {
 	if !ok {
 		return s.close()
 	}
-	s.l, s.key = toInt64(s.open.row[0]), toInt64(s.open.row[1])
-	if s.key < 0 || s.key > maxKey {
+	l, key := toInt64(s.open.row[0]), toInt64(s.open.row[1])
+	if key < 0 || key > maxKey {
 		return errKeys
 	}
+	if s.ordered && (l < s.l || l == s.l && key <= s.key) {
+		return errOrder
+	}
+	s.l, s.key, s.ordered = l, key, true
 	return nil
+}
+
+// current returns the current row of a table, as rowsSQL gives it; false if its key is gone. It is valid until the next
+// call of a method of s.
+func (s *source) current(e *engine) ([]driver.Value, bool, error) {
+	if s.rich {
+		return s.open.row, true, nil
+	}
+	st, err := e.stmts.get(statementKey{kind: stmtRow, table: s.table}, func() string {
+		return s.table.rowsSQL("db_version = +? AND key = +?")
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	return st.first(s.l, s.key)
 }
 
 // next moves to the next row of s.
 func (s *source) next(e *engine) error {
+	if s.sent++; s.sent == streamAfter && s.table != nil {
+		l, key := s.l, s.key
+		if err := s.close(); err != nil {
+			return err
+		}
+		s.rich = true
+		if err := s.openRest(e, l, key); err != nil || s.open != nil {
+			return err
+		}
+		return s.openAbove(e, l)
+	}
 	l := s.l
 	if err := s.advance(); err != nil || s.open != nil || !s.rest {
 		return err

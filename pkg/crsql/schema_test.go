@@ -28,7 +28,7 @@ func TestSchemaIsTheOriginals(t *testing.T) {
 		for _, step := range []struct {
 			sql  string
 			args []changeset.Value
-		}{{s.sql, nil}, {"SELECT crsql_as_crr(?)", []changeset.Value{changeset.TextString(s.name)}}, {"SELECT crsql_as_crr('main', ?)", []changeset.Value{changeset.TextString(s.name)}}} {
+		}{{s.sql(), nil}, {"SELECT crsql_as_crr(?)", []changeset.Value{changeset.TextString(s.name)}}, {"SELECT crsql_as_crr('main', ?)", []changeset.Value{changeset.TextString(s.name)}}} {
 			theirs := oracleStep{SQL: step.sql}
 			var ours []any
 			for _, v := range step.args {
@@ -69,6 +69,7 @@ func TestRefusedTables(t *testing.T) {
 		"counter":       {"CREATE TABLE %s(a INTEGER PRIMARY KEY autoIncrement NOT NULL, b)", "AUTOINCREMENT"},
 		"foreign key":   {"CREATE TABLE %s(a INTEGER PRIMARY KEY NOT NULL, b REFERENCES other(id))", "foreign key"},
 		"minus one":     {`CREATE TABLE %s(a INTEGER PRIMARY KEY NOT NULL, "-1")`, "named -1"},
+		"it's":          {"CREATE TABLE %s(a INTEGER PRIMARY KEY NOT NULL, b)", "holds a '"},
 		"crsql_mine":    {"CREATE TABLE %s(a INTEGER PRIMARY KEY NOT NULL)", "belongs to the system"},
 	} {
 		if test.sql != "" {

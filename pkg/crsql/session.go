@@ -82,7 +82,8 @@ func (s *session) changedByOthers() (bool, error) {
 // current makes the engine look whether the schema is still the one that it knows. It is called at the start of
 // each transaction, before the engine's statements are used.
 func (s *session) current() error {
-	s.engine.fresh, s.engine.multi = false, false
+	s.engine.outdate()
+	s.engine.multi = false
 	return s.engine.refresh()
 }
 

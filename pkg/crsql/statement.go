@@ -85,14 +85,28 @@ func (st *statement) bind(args []driver.Value) error {
 	return nil
 }
 
-// insert runs an INSERT of one row and returns its rowid, or false if OR IGNORE left it out. It costs less than RETURNING.
-func (st *statement) insert(args []driver.Value) (int64, bool, error) {
+// update runs a statement that writes and returns how many rows it has written.
+func (st *statement) update(args []driver.Value) (int64, error) {
+	result, err := st.write(args)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+// write runs a statement that returns no rows.
+func (st *statement) write(args []driver.Value) (driver.Result, error) {
 	if err := st.bind(args); err != nil {
-		return 0, false, err
+		return nil, err
 	}
 	st.busy = true
 	defer st.done()
-	result, err := st.sqlite.ExecContext(context.Background(), st.args)
+	return st.sqlite.ExecContext(context.Background(), st.args)
+}
+
+// insert runs an INSERT of one row and returns its rowid, or false if OR IGNORE left it out. It costs less than RETURNING.
+func (st *statement) insert(args []driver.Value) (int64, bool, error) {
+	result, err := st.write(args)
 	if err != nil {
 		return 0, false, err
 	}

@@ -12,16 +12,25 @@ const (
 	stmtSchemaVersion statementKind = iota
 	stmtDataVersion
 	stmtVersionFloor
+	stmtSetting
 	stmtMaxVersion
 	stmtSiteOrdinal
 	stmtNewSite
 	stmtFindKey
 	stmtNewKey
 	stmtFindOrNewKey
+	stmtDropKey
 	stmtClocks
+	stmtRowClocks
+	stmtRowState
+	stmtAheadClocks
+	stmtAheadState
 	stmtValues
+	stmtCellSite
 	stmtInserted
+	stmtInsertedNew
 	stmtUpdated
+	stmtUpdatedOne
 	stmtCreated
 	stmtRecreated
 	stmtDeleted
@@ -30,6 +39,7 @@ const (
 	stmtBackfill
 	stmtBackfillSentinel
 	stmtMergeClocks
+	stmtMergeClocksNew
 	stmtMergeWrite
 	stmtMergeCreate
 	stmtMergeDelete
@@ -59,18 +69,32 @@ func (t *table) sql(kind statementKind, cols string) string {
 		return "INSERT INTO " + t.keys() + " (" + idents("", t.pks, ",") + ") VALUES (" + marks(len(t.pks)) + ")"
 	case stmtFindOrNewKey: // pk...; no change if the key is there
 		return "INSERT OR IGNORE INTO " + t.keys() + " (" + idents("", t.pks, ",") + ") VALUES (" + marks(len(t.pks)) + ")"
+	case stmtDropKey: // key
+		return "DELETE FROM " + t.keys() + " WHERE __crsql_key = ?"
+	case stmtRowClocks: // pk...
+		return t.stateSQL(1, false)
+	case stmtRowState: // pk...
+		return t.stateSQL(1, true)
+	case stmtAheadClocks: // pk... of each row
+		return t.stateSQL(aheadRows, false)
+	case stmtAheadState: // pk... of each row
+		return t.stateSQL(aheadRows, true)
 	case stmtClocks: // key
 		return "SELECT col_name, col_version FROM " + t.clock() + " WHERE key = ?"
 	case stmtValues: // pk...; an expression has no declared type, by which mattn would convert
-		return "SELECT " + idents("+", t.cols, ",") + " FROM " + t.base() + " WHERE " + isParams(t.pks)
+		return "SELECT " + t.eachColumn(cols, func(_, col int) string { return "+" + ident(t.cols[col]) }) + " FROM " + t.base() + " WHERE " + isParams(t.pks)
+	case stmtCellSite: // key, col_name
+		return "SELECT s.site_id FROM " + t.clock() + " AS c JOIN main.crsql_site_id AS s ON s.ordinal = c.site_id WHERE c.key = ? AND c.col_name = ?"
+	case stmtInsertedNew: // the same for a new key: FAIL, since there is nothing to undo, spares SQLite a journal for the statement
+		return "INSERT OR FAIL INTO " + t.clock() + clockColumns + "VALUES " + t.firstClocks(cols)
 	case stmtInserted: // key, db_version, first seq
-		return "INSERT INTO " + t.clock() + clockColumns + "VALUES " +
-			t.eachColumn(cols, func(i, col int) string {
-				return "(?1," + literal(t.cols[col]) + ",1,?2,0,?3+" + strconv.Itoa(i) + ")"
-			}) + " ON CONFLICT DO UPDATE SET col_version = col_version + 1, " + relocal
+		return "INSERT INTO " + t.clock() + clockColumns + "VALUES " + t.firstClocks(cols) + " ON CONFLICT DO UPDATE SET col_version = col_version + 1, " + relocal
 	case stmtUpdated: // key, db_version, seq; of one column
 		return "INSERT INTO " + t.clock() + clockColumns + "VALUES (?1," + literal(cols) + ",1,?2,0,?3)" +
 			" ON CONFLICT DO UPDATE SET col_version = col_version + 1, " + relocal
+	case stmtUpdatedOne: // db_version, seq, pk...; the same without the key, if it and the column's clock are there
+		return "UPDATE " + t.clock() + " SET col_version = col_version + 1, db_version = ?, seq = ?, site_id = 0 WHERE key = (SELECT __crsql_key FROM " +
+			t.keys() + " WHERE " + isParams(t.pks) + ") AND col_name = " + literal(cols)
 	case stmtCreated: // key, db_version, seq
 		return "INSERT INTO " + t.clock() + clockColumns + "VALUES (?1," + sentinel + ",1,?2,0,?3)" +
 			" ON CONFLICT DO UPDATE SET col_version = " + nextOdd + ", " + relocal
@@ -84,14 +108,15 @@ func (t *table) sql(kind statementKind, cols string) string {
 	case stmtSetClock: // key, col_version, db_version, seq; of one column, locally
 		return "INSERT OR REPLACE INTO " + t.clock() + clockColumns + "VALUES (?1," + literal(cols) + ",?2,?3,0,?4)"
 	case stmtBackfill: // key, db_version, first seq
-		return "INSERT OR IGNORE INTO " + t.clock() + clockColumns + "VALUES " +
-			t.eachColumn(cols, func(i, col int) string {
-				return "(?1," + literal(t.cols[col]) + ",1,?2,0,?3+" + strconv.Itoa(i) + ")"
-			})
+		return "INSERT OR IGNORE INTO " + t.clock() + clockColumns + "VALUES " + t.firstClocks(cols)
 	case stmtBackfillSentinel: // key, db_version, seq
 		return "INSERT OR IGNORE INTO " + t.clock() + clockColumns + "VALUES (?1," + sentinel + ",1,?2,0,?3)"
-	case stmtMergeClocks: // key, db_version, and for each column col_version, site, seq
-		return "INSERT OR REPLACE INTO " + t.clock() + clockColumns + "VALUES " +
+	case stmtMergeClocks, stmtMergeClocksNew: // key, db_version, and for each column col_version, site, seq
+		or := "REPLACE"
+		if kind == stmtMergeClocksNew {
+			or = "FAIL" // as in stmtInsertedNew
+		}
+		return "INSERT OR " + or + " INTO " + t.clock() + clockColumns + "VALUES " +
 			t.eachColumn(cols, func(i, col int) string {
 				name := sentinel
 				if col < len(t.cols) {
@@ -121,6 +146,14 @@ func (t *table) sql(kind statementKind, cols string) string {
 		return "UPDATE " + t.clock() + " SET col_version = 0, db_version = ?2 WHERE key = ?1 AND col_name IS NOT " + sentinel
 	}
 	panic("crsql: a statement kind without text")
+}
+
+// firstClocks returns the rows of new clocks for the columns that cols marks: ?1 is the key, ?2 the db_version, ?3 the
+// first seq.
+func (t *table) firstClocks(cols string) string {
+	return t.eachColumn(cols, func(i, col int) string {
+		return "(?1," + literal(t.cols[col]) + ",1,?2,0,?3+" + strconv.Itoa(i) + ")"
+	})
 }
 
 // eachColumn joins what f returns for each column that cols marks: the i-th is the column with index col.

@@ -105,7 +105,7 @@ func (tx *Tx) exec(st *sqlStatement, args []changeset.Value) (result Result, err
 	}
 	defer func() { err = errors.Join(err, prepared.Close()) }()
 	if prepared.Readonly() { // it may call functions that write, row by row: go through them all
-		_, err := tx.s.each(tx.ctx, prepared, args, func([]changeset.Value) error { return nil })
+		_, err := tx.s.each(tx.ctx, prepared, args, ignoreRow)
 		return Result{}, err
 	}
 	r, err := prepared.ExecContext(tx.ctx, driverArgs(args))
@@ -118,6 +118,8 @@ func (tx *Tx) exec(st *sqlStatement, args []changeset.Value) (result Result, err
 	result.LastInsertID, err = r.LastInsertId()
 	return result, err
 }
+
+func ignoreRow([]changeset.Value) error { return nil }
 
 // Script runs the statements of a script in order. Statements that begin or end a transaction are refused. Errors name
 // the line that the statement begins on.

@@ -17,7 +17,35 @@ func (e *engine) ensureView() error {
 	if e.viewSchema == e.schemaVersion {
 		return nil
 	}
-	// Temporary objects are no writes to the database: they are allowed where those are forbidden, and not announced.
+	if err := e.dropView(); err != nil {
+		return err
+	}
+	err := e.temporarily(
+		e.viewSQL(),
+		`CREATE TEMP TRIGGER crsql_changes_insert INSTEAD OF INSERT ON crsql_changes BEGIN SELECT `+mergeFunction+
+			`(NEW."table", NEW.pk, NEW.cid, NEW.val, NEW.col_version, NEW.db_version, NEW.site_id, NEW.cl, NEW.seq); END`,
+	)
+	if err == nil {
+		e.viewSchema = e.schemaVersion
+	}
+	return err
+}
+
+// dropView makes crsql_changes forget the tables. SQLite refuses to alter any table while a view would be left without
+// what it names. IF EXISTS would not do: where there is a virtual table of that name (vtab_changes.go), SQLite would take
+// that instead, and refuse.
+func (e *engine) dropView() error {
+	e.viewSchema = unknown
+	there, err := e.query("SELECT 1 FROM sqlite_temp_master WHERE type = 'view' AND name = 'crsql_changes'")
+	if err != nil || len(there) == 0 {
+		return err
+	}
+	return e.temporarily("DROP VIEW temp.crsql_changes")
+}
+
+// temporarily runs statements on temporary objects. They are no writes to the database: they are allowed where those are
+// forbidden, and not announced.
+func (e *engine) temporarily(statements ...string) error {
 	readOnly, err := e.query("PRAGMA query_only")
 	if err != nil {
 		return err
@@ -31,28 +59,30 @@ func (e *engine) ensureView() error {
 	quiet := e.quiet
 	e.quiet = true
 	defer func() { e.quiet = quiet }()
-	for _, sql := range []string{
-		"DROP VIEW IF EXISTS temp.crsql_changes",
-		e.viewSQL(),
-		`CREATE TEMP TRIGGER crsql_changes_insert INSTEAD OF INSERT ON crsql_changes BEGIN SELECT ` + mergeFunction +
-			`(NEW."table", NEW.pk, NEW.cid, NEW.val, NEW.col_version, NEW.db_version, NEW.site_id, NEW.cl, NEW.seq); END`,
-	} {
+	for _, sql := range statements {
 		if err := e.exec(sql); err != nil {
 			return err
 		}
 	}
-	e.viewSchema = e.schemaVersion
 	return nil
 }
 
+// changesColumns are the columns of crsql_changes.
+const changesColumns = `"table", pk, cid, val, col_version, db_version, site_id, cl, seq`
+
 func (e *engine) viewSQL() string {
-	const columns = `"table", pk, cid, val, col_version, db_version, site_id, cl, seq`
+	return "CREATE TEMP VIEW crsql_changes(" + changesColumns + ") AS " + e.allChangesSQL(func(int) string { return "" }) + " ORDER BY 6, 9"
+}
+
+// allChangesSQL returns the SELECT for the changes of all CRRs. Before the columns of crsql_changes each row has what
+// extra returns for the CRR with an index in the engine's order: nothing, or expressions with a comma behind each.
+func (e *engine) allChangesSQL(extra func(i int) string) string {
 	arms := make([]string, len(e.order))
 	for i, t := range e.order {
-		arms[i] = t.changesSQL()
+		arms[i] = t.changesSQL(extra(i))
 	}
 	if len(arms) == 0 {
-		arms = []string{"SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE 0"}
+		return "SELECT NULL" + strings.Repeat(", NULL", 8+strings.Count(extra(0), ",")) + " WHERE 0"
 	}
 	for len(arms) > maxArms {
 		var groups []string
@@ -62,11 +92,11 @@ func (e *engine) viewSQL() string {
 		}
 		arms = groups
 	}
-	return "CREATE TEMP VIEW crsql_changes(" + columns + ") AS " + strings.Join(arms, " UNION ALL ") + " ORDER BY 6, 9"
+	return strings.Join(arms, " UNION ALL ")
 }
 
-// changesSQL returns the SELECT for the changes of t.
-func (t *table) changesSQL() string {
+// changesSQL returns the SELECT for the changes of t, as c. The columns begin with extra.
+func (t *table) changesSQL(extra string) string {
 	val := "NULL"
 	if len(t.cols) > 0 {
 		var b strings.Builder
@@ -77,15 +107,11 @@ func (t *table) changesSQL() string {
 		b.WriteString(" END")
 		val = b.String()
 	}
-	on := make([]string, len(t.pks))
-	for i, pk := range t.pks {
-		on[i] = "t." + ident(pk) + " IS k." + ident(pk)
-	}
-	return "SELECT " + literal(t.name) + ", crsql_pack_columns(" + idents("k.", t.pks, ",") + "), c.col_name, " + val +
+	return "SELECT " + extra + literal(t.name) + ", crsql_pack_columns(" + idents("k.", t.pks, ",") + "), c.col_name, " + val +
 		", c.col_version, c.db_version, s.site_id, coalesce(l.col_version, 1), c.seq" +
 		" FROM " + t.clock() + " AS c" +
 		" JOIN " + t.keys() + " AS k ON k.__crsql_key = c.key" +
 		" LEFT JOIN main.crsql_site_id AS s ON s.ordinal = c.site_id" +
 		" LEFT JOIN " + t.clock() + " AS l ON l.key = c.key AND l.col_name = " + sentinel +
-		" LEFT JOIN " + t.base() + " AS t ON " + strings.Join(on, " AND ")
+		" LEFT JOIN " + t.base() + " AS t ON " + equalColumns("t", "k", t.pks)
 }

@@ -17,8 +17,8 @@ type Store interface {
 	Heads(ctx context.Context) (Heads, error)
 	// Read reads entries in one snapshot. ReadResult.Err is not used.
 	Read(ctx context.Context, r syncproto.ReadRequest) (syncproto.ReadResult, error)
-	// Apply applies groups in one transaction and returns once it is durable. Only one runs at a time. A change that
-	// cannot be applied is the store's to put aside, and no error.
+	// Apply applies groups and returns once all is durable. It may take several transactions, the last of which stores
+	// claims and resume. Only one runs at a time. A change that cannot be applied is the store's to put aside, and no error.
 	Apply(ctx context.Context, r syncproto.ApplyRequest) (syncproto.ApplyResult, error)
 	// Schema returns the tables that are synced.
 	Schema(ctx context.Context) ([]syncproto.TableSchema, error)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"slices"
 )
 
 // The packed form. A value is one byte and its data, big-endian:
@@ -67,15 +68,18 @@ func AppendPacked(dst []byte, values []Value) ([]byte, error) {
 // ParsePacked returns the values of a packed key. Like cr-sqlite it accepts integers that are longer than they need
 // be and ignores bytes after the last value. Unlike it, it refuses a key without values, one with fewer values than
 // it announces, and a length that points past the end. The values share b's memory. Errors are a *ParseError.
-func ParsePacked(b []byte) ([]Value, error) {
-	values, _, err := parsePacked(b, false)
+func ParsePacked(b []byte) ([]Value, error) { return AppendParsed(nil, b) }
+
+// AppendParsed is ParsePacked, and appends the values to dst. Upon an error it returns dst as it was.
+func AppendParsed(dst []Value, b []byte) ([]Value, error) {
+	values, _, err := appendParsed(dst, b, false)
 	return values, err
 }
 
 // ParseCanonical is ParsePacked for bytes that another program sent: it accepts only what AppendPacked makes,
 // so that what parses packs to the same bytes again.
 func ParseCanonical(b []byte) ([]Value, error) {
-	values, rest, err := parsePacked(b, true)
+	values, rest, err := appendParsed(nil, b, true)
 	if err == nil && len(rest) > 0 {
 		return nil, parseError(len(b)-len(rest), "bytes follow the last value")
 	}
@@ -86,25 +90,25 @@ func ParseCanonical(b []byte) ([]Value, error) {
 // makes. The value shares b's memory. Errors are a *ParseError.
 func ParseValue(b []byte) (Value, []byte, error) { return parseValue(b, 0, true) }
 
-func parsePacked(b []byte, strict bool) ([]Value, []byte, error) {
+func appendParsed(dst []Value, b []byte, strict bool) ([]Value, []byte, error) {
 	if len(b) == 0 {
-		return nil, nil, parseError(0, "the key is empty")
+		return dst, nil, parseError(0, "the key is empty")
 	}
 	count, rest := int(b[0]), b[1:]
 	if count == 0 {
-		return nil, nil, parseError(0, "the key holds no value")
+		return dst, nil, parseError(0, "the key holds no value")
 	}
 	// A value takes at least one byte: a short key must not make us reserve memory for what it announces.
 	if len(rest) < count {
-		return nil, nil, parseError(len(b), "the key has fewer values than it announces")
+		return dst, nil, parseError(len(b), "the key has fewer values than it announces")
 	}
-	values := make([]Value, count)
-	for i := range values {
+	values := slices.Grow(dst, count)
+	for range count {
 		v, after, err := parseValue(rest, len(b)-len(rest), strict)
 		if err != nil {
-			return nil, nil, err
+			return dst, nil, err
 		}
-		values[i], rest = v, after
+		values, rest = append(values, v), after
 	}
 	return values, rest, nil
 }

@@ -27,11 +27,14 @@ const (
 	ActionCreateAndWrite
 	// ActionWrite: write the cell, creating the row if it is missing, and the cell's clock.
 	ActionWrite
-	// ActionCompare: versions are equal; ActionWrite if the change's value is above the cell's (Compare), else ActionNone.
+	// ActionCompare: versions are equal; ResolveValue decides.
 	ActionCompare
+	// ActionCompareSite: versions and values are equal, and that is not the end of it; ResolveSite decides.
+	ActionCompareSite
 )
 
-// Resolve is the merge decision. It reads the change's CID, CL and ColVersion.
+// Resolve is the merge decision, which ResolveValue and ResolveSite finish where versions alone cannot. It reads the
+// change's CID, CL and ColVersion.
 //
 // The larger causal length wins, since whoever made it had seen the smaller one; then the larger col_version; then
 // the larger value, so that every database ends with the same. A column that arrives before the sentinel of its
@@ -62,4 +65,27 @@ func Resolve(local Local, c *Change) Action {
 	default:
 		return ActionCompare
 	}
+}
+
+// ResolveValue is what becomes of an ActionCompare, given the cell's value. The larger value wins. Equal ones are the same
+// write for every purpose but one: who made it. A database with the setting merge-equal-values looks at that too
+// (equalValues), so that all agree on the cell's site as well.
+func ResolveValue(value Value, equalValues bool, c *Change) Action {
+	switch n := Compare(c.Val, value); {
+	case n > 0:
+		return ActionWrite
+	case n == 0 && equalValues:
+		return ActionCompareSite
+	default:
+		return ActionNone
+	}
+}
+
+// ResolveSite is what becomes of an ActionCompareSite, given the site that wrote the cell: this database's own id, not an
+// empty one, for what was written here. The larger id wins, bytewise; a change without a site loses.
+func ResolveSite(site SiteID, c *Change) Action {
+	if c.Site > site {
+		return ActionWrite
+	}
+	return ActionNone
 }

@@ -68,23 +68,55 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+func TestResolveTies(t *testing.T) {
+	change := Change{Val: Integer(2), Site: "m"}
+	for _, test := range []struct {
+		name        string
+		value       Value
+		equalValues bool
+		want        Action
+	}{
+		{"a larger value", Integer(1), false, ActionWrite},
+		{"a smaller value", Integer(3), false, ActionNone},
+		{"the same value", Integer(2), false, ActionNone},
+		{"a larger value, sites count", Integer(1), true, ActionWrite},
+		{"a smaller value, sites count", Integer(3), true, ActionNone},
+		{"the same value, sites count", Integer(2), true, ActionCompareSite},
+		{"another kind, sites count", Real(2), true, ActionWrite},
+	} {
+		if got := ResolveValue(test.value, test.equalValues, &change); got != test.want {
+			t.Errorf("%s: action %d, want %d", test.name, got, test.want)
+		}
+	}
+	for site, want := range map[SiteID]Action{"": ActionWrite, "l": ActionWrite, "lzz": ActionWrite, "m": ActionNone, "m\x00": ActionNone, "n": ActionNone} {
+		if got := ResolveSite(site, &change); got != want {
+			t.Errorf("the site %q against a cell of %q: action %d, want %d", change.Site, site, got, want)
+		}
+	}
+	if got := ResolveSite("", &Change{}); got != ActionNone {
+		t.Errorf("no site against none: action %d", got)
+	}
+}
+
 // A replica that holds what Resolve lets win of one row with one column.
 type replica struct {
-	local Local
-	value Value
+	equalValues bool // the setting
+	local       Local
+	value       Value
+	site        SiteID
 }
 
 func (r *replica) merge(c Change) {
 	action := Resolve(r.local, &c)
 	if action == ActionCompare {
-		action = ActionNone
-		if Compare(c.Val, r.value) > 0 {
-			action = ActionWrite
-		}
+		action = ResolveValue(r.value, r.equalValues, &c)
+	}
+	if action == ActionCompareSite {
+		action = ResolveSite(r.site, &c)
 	}
 	switch action {
 	case ActionDelete:
-		*r = replica{local: Local{CL: c.CL}}
+		*r = replica{equalValues: r.equalValues, local: Local{CL: c.CL}}
 	case ActionCreate, ActionCreateAndWrite:
 		r.local.CL, r.local.ColVersion = c.CL, 0
 		if !r.local.HasCell {
@@ -93,29 +125,32 @@ func (r *replica) merge(c Change) {
 	}
 	if action == ActionWrite || action == ActionCreateAndWrite {
 		r.local = Local{CL: c.CL, HasCell: true, ColVersion: c.ColVersion}
-		r.value = c.Val
+		r.value, r.site = c.Val, c.Site
 	}
 }
 
-// Changes that are all cells merge to the same in any order and any number of times.
+// Changes that are all cells merge to the same in any order and any number of times. With merge-equal-values that goes
+// for the cell's site as well.
 func TestResolveConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		// A (causal length, version) is written by whoever made it; ties between databases differ in the value only.
+		equalValues := rapid.Bool().Draw(t, "merge-equal-values")
+		// A (causal length, version) is written by whoever made it; ties between databases differ in the value and the site.
+		values := rapid.SliceOfN(anyValue(), 1, 3).Draw(t, "values")
 		changes := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Change {
-			cl := rapid.Int64Range(0, 6).Draw(t, "cl")
+			cl, site := rapid.Int64Range(0, 6).Draw(t, "cl"), rapid.SampledFrom([]SiteID{"", "a", "b", "bb"}).Draw(t, "site")
 			if cl%2 == 0 {
-				return Change{CID: SentinelCID, CL: cl, ColVersion: cl}
+				return Change{CID: SentinelCID, CL: cl, ColVersion: cl, Site: site}
 			}
-			return Change{CID: "x", CL: cl, ColVersion: rapid.Int64Range(1, 3).Draw(t, "version"), Val: anyValue().Draw(t, "value")}
+			return Change{CID: "x", CL: cl, ColVersion: rapid.Int64Range(1, 3).Draw(t, "version"), Val: rapid.SampledFrom(values).Draw(t, "value"), Site: site}
 		}), 1, 8).Draw(t, "changes")
-		var a, b replica
+		a, b := replica{equalValues: equalValues}, replica{equalValues: equalValues}
 		for _, c := range changes {
 			a.merge(c)
 		}
 		for _, c := range rapid.Permutation(append(append([]Change(nil), changes...), changes...)).Draw(t, "other order") {
 			b.merge(c)
 		}
-		if a.local != b.local || Compare(a.value, b.value) != 0 {
+		if a.local != b.local || Compare(a.value, b.value) != 0 || equalValues && a.site != b.site {
 			t.Fatalf("%+v in order, %+v in another", a, b)
 		}
 	})

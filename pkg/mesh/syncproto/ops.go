@@ -135,7 +135,7 @@ type ApplyGroup struct {
 	Group
 }
 
-// ApplyRequest asks for one transaction that merges Groups and stores Claims and Resume.
+// ApplyRequest asks to merge Groups, and to store Claims and Resume in the transaction that holds the last of them.
 type ApplyRequest struct {
 	ID     uint64
 	Groups []ApplyGroup     // each under a local version of its own if it has an effect; may be empty

@@ -176,7 +176,7 @@ export interface ApplyGroup extends Group {
   readonly link: LinkID;
 }
 
-/** Asks for one transaction that merges `groups` and stores `claims` and `resume`. */
+/** Asks to merge `groups`, and to store `claims` and `resume` in the transaction that holds the last of them. */
 export interface ApplyRequest {
   readonly id: number;
   /** Each under a local version of its own if it has an effect; may be empty. */

@@ -1,27 +1,37 @@
-// The reference engine for the Go tests: @vlcn.io/crsqlite-wasm on in-memory databases, driven by lines of JSON.
+// The reference engine for the Go tests: @vlcn.io/crsqlite-wasm on databases in memory or in files, driven by lines of
+// JSON.
 //
 // Usage: node oracle.mjs NODE_MODULES
 //
 // Request:  {"db": "A", "run": [{"sql": "...", "args": [VALUE...]}...]}   one statement each
 // Response: {"results": [{"rows": [[VALUE...]...]} or {"error": "..."}...]}   one for each
 // VALUE is null, ["integer", "-1"], ["real", hex of 8 bytes], ["text", hex] or ["blob", hex].
-// A database opens when it is first named; {"db": "A", "close": true} closes it.
+// A database opens when it is first named, in memory; {"db": "A", "file": PATH} opens a file instead, and answers
+// {"error": "..."} if it cannot. {"db": "A", "close": true} closes it.
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
+import { FileVFS } from "./filevfs.mjs";
 
 const modules = process.argv[2];
 const load = (path) => import(pathToFileURL(join(modules, path)));
-const { default: Engine } = await load("@vlcn.io/crsqlite-wasm/dist/crsqlite.mjs");
+// CRMESH_ORACLE=sync takes the same engine without Asyncify, which is faster.
+const [dir, name] =
+  process.env.CRMESH_ORACLE === "sync"
+    ? ["@vlcn.io/wa-sqlite/dist", "crsqlite-sync"]
+    : ["@vlcn.io/crsqlite-wasm/dist", "crsqlite"];
+const { default: Engine } = await load(`${dir}/${name}.mjs`);
 const { Factory, SQLITE_ROW } = await load("@vlcn.io/wa-sqlite/src/sqlite-api.js");
-const dist = join(modules, "@vlcn.io/crsqlite-wasm/dist");
+const dist = join(modules, dir);
 const wasm = await Engine({
-  wasmBinary: readFileSync(join(dist, "crsqlite.wasm")),
+  wasmBinary: readFileSync(join(dist, `${name}.wasm`)),
   locateFile: (file) => join(dist, file),
 });
 const sqlite = Factory(wasm);
+const files = new FileVFS();
+sqlite.vfs_register(files, false);
 const transient = -1;
 const [INTEGER, REAL, TEXT, , NULL] = [1, 2, 3, 4, 5];
 
@@ -74,16 +84,31 @@ async function run(db, { sql, args = [] }) {
   return { rows };
 }
 
-for await (const line of createInterface({ input: process.stdin })) {
-  const request = JSON.parse(line);
-  if (!databases.has(request.db)) databases.set(request.db, await sqlite.open_v2(":memory:"));
-  const db = databases.get(request.db);
+// open returns what is wrong, or nothing.
+async function open(name, file) {
+  try {
+    if (file) files.add(name, file);
+    databases.set(name, await sqlite.open_v2(file ? name : ":memory:", undefined, file && files.name));
+  } catch (error) {
+    files.abandon(name);
+    return { error: `SQLite's code ${error.code}: ${error.message}` };
+  }
+}
+
+async function answer({ db: name, file, run: steps, close }) {
+  const failed = databases.has(name) ? undefined : await open(name, file);
+  if (failed) return failed;
+  const db = databases.get(name);
   const results = [];
-  for (const step of request.run ?? []) results.push(await run(db, step));
-  if (request.close) {
-    databases.delete(request.db);
+  for (const step of steps ?? []) results.push(await run(db, step));
+  if (close) {
+    databases.delete(name);
     await run(db, { sql: "SELECT crsql_finalize()" });
     await sqlite.close(db);
   }
-  process.stdout.write(`${JSON.stringify({ results })}\n`);
+  return { results };
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  process.stdout.write(`${JSON.stringify(await answer(JSON.parse(line)))}\n`);
 }
