@@ -147,11 +147,12 @@ func (e *engine) finishUndo() error {
 		if e.sqlite.AutoCommit() {
 			return nil // SQLite has rolled all back
 		}
-		if err := e.undo(savepoint); err != nil {
-			if e.unfinished = unfinished[i:]; !isInterrupt(err) {
-				e.unfinished = unfinished[i+1:]
-			}
+		if err := e.undo(savepoint); isInterrupt(err) { // again: rows are open beside it
+			e.unfinished = unfinished[i:]
 			return fmt.Errorf("undo what was interrupted: %w", err)
+		} else if err != nil {
+			e.unfinished = unfinished[i+1:]
+			return err
 		}
 	}
 	return nil

@@ -132,6 +132,7 @@ func (c *conn) mergeDirect(ctx context.Context, t text, args []driver.NamedValue
 	}
 	e := c.engine
 	err = e.mergeOne(change)
+	w.work(false) // what is undone is not to be interrupted
 	if err != nil && e.merger.half {
 		if undo := e.exec("ROLLBACK"); undo != nil {
 			err = errors.Join(err, undo)
@@ -139,7 +140,7 @@ func (c *conn) mergeDirect(ctx context.Context, t text, args []driver.NamedValue
 			err = fmt.Errorf("the transaction was rolled back: %w", err)
 		}
 	}
-	if err = c.finish(ctx, t, w, err); err != nil {
+	if err := c.finish(ctx, t, w, err); err != nil {
 		return nil, err
 	}
 	return driver.RowsAffected(1), nil

@@ -142,7 +142,7 @@ func (c *conn) finish(ctx context.Context, t text, w *watch, err error) error {
 	w.stop()
 	err = interrupted(ctx, err)
 	c.engine.leave(t, err)
-	return err
+	return explain(err)
 }
 
 func (c *conn) Prepare(query string) (driver.Stmt, error) {
@@ -185,7 +185,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	}
 	result, err := c.sqlite.ExecContext(context.Background(), query, args)
 	err = c.finish(ctx, t, w, err)
-	return c.engine.counted(result), explain(err)
+	return c.engine.counted(result), err
 }
 
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
@@ -212,7 +212,7 @@ func (c *conn) query(ctx context.Context, t text, args []driver.NamedValue, run 
 		}
 		inner, err := run()
 		if err != nil {
-			return nil, explain(c.finish(ctx, t, w, err))
+			return nil, c.finish(ctx, t, w, err)
 		}
 		w.work(false)
 		r := &rows{SQLiteRows: inner.(*sqlite3.SQLiteRows), ctx: ctx, watch: w, conn: c, text: t}
@@ -280,7 +280,7 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	}
 	result, err := s.SQLiteStmt.ExecContext(context.Background(), args)
 	err = s.conn.finish(ctx, s.text, w, err)
-	return s.conn.engine.counted(result), explain(err)
+	return s.conn.engine.counted(result), err
 }
 
 func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
