@@ -67,8 +67,8 @@ func Clone(ctx context.Context, source, destination string, progress func(CloneP
 	if err := copyDatabase(ctx, source, unfinished, progress); err != nil {
 		return fmt.Errorf("the database %s could not be copied: %w", source, err)
 	}
-	// A file is linked only where there is none. From here on the copy is safe: it has no home, so that whoever opens it
-	// gives it a site id of its own, should this process end before it has.
+	// A file is linked only where there is none. The copy has no home: whoever opens it gives it a site id of its own, should
+	// this process end before it has.
 	err = os.Link(unfinished, destination)
 	if err != nil && !errors.Is(err, fs.ErrExist) { // a file system without links
 		err = os.Rename(unfinished, destination)
@@ -76,7 +76,13 @@ func Clone(ctx context.Context, source, destination string, progress func(CloneP
 	if err != nil {
 		return pathError(destination, err)
 	}
-	return openClone(ctx, destination, o)
+	if err := openClone(ctx, destination, o); err != nil {
+		for _, suffix := range []string{"-wal", "-shm", LockSuffix, ""} {
+			_ = os.Remove(destination + suffix) // most do not exist
+		}
+		return err
+	}
+	return nil
 }
 
 // openClone opens a copy for the first time, which gives it its site id.
@@ -145,7 +151,7 @@ func backup(ctx context.Context, to, from *sqlite3.SQLiteConn, pageSize int64, p
 	var last CloneProgress
 	for deadline := time.Now().Add(cloneWait); ; {
 		done, err := b.Step(clonePages)
-		if err == nil && ctx.Err() != nil && !done {
+		if err == nil {
 			err = ctx.Err()
 		}
 		if err != nil {
