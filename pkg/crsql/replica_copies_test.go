@@ -16,7 +16,7 @@ import (
 )
 
 // How many random histories TestCopies goes through unless CRMESH_COPIES says otherwise.
-const defaultCopies = 200
+const defaultCopies = 100
 
 // errStale is what a peer answers whose database is older than what it has announced: docs/PROTOCOL.md, stale-copy.
 var errStale = errors.New("a peer has seen more of this site than it holds")
