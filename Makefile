@@ -74,6 +74,7 @@ fuzz: $(PAGE)
 
 sim: $(MODULES)
 	go test $(TAGS) -count=1 -timeout 60m -v -run 'Sim' ./pkg/mesh/meshtest -seeds $(SEEDS)
+	CRMESH_COPIES=1000 go test $(TAGS) -count=1 -timeout 60m -run 'TestCopies$$' ./pkg/crsql
 	cd web && CRMESH_SEEDS=$(SEEDS) npx --no-install vitest run --testTimeout 3600000 src/syncproto/sim.test.ts
 
 bench: build $(SAMPLE)

@@ -151,11 +151,17 @@ func newLab(t testing.TB) *lab {
 // ok runs a command of peer that must succeed.
 func (l *lab) ok(args ...string) string {
 	l.t.Helper()
-	out, err := exec.Command(filepath.Join(bin, "peer"), args...).CombinedOutput()
+	out, err := l.try(args...)
 	if err != nil {
 		l.t.Fatalf("peer %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
-	return string(out)
+	return out
+}
+
+// try runs a command of peer that may fail.
+func (l *lab) try(args ...string) (string, error) {
+	out, err := exec.Command(filepath.Join(bin, "peer"), args...).CombinedOutput()
+	return string(out), err
 }
 
 func (l *lab) signal() *process {

@@ -36,6 +36,7 @@ Example, a whole deployment in one command:
 type commands struct {
 	Room   roomCommand   `cmd:"" help:"Make rooms."`
 	Run    runCommand    `cmd:"" help:"Keep a database in sync until SIGINT or SIGTERM."`
+	Clone  cloneCommand  `cmd:"" help:"Copy a database, for another peer; it may be in use."`
 	Exec   execCommand   `cmd:"" help:"Write through the running peer: one statement."`
 	Query  queryCommand  `cmd:"" help:"Read through the running peer: one statement."`
 	Status statusCommand `cmd:"" help:"Show the running peer, its members and links."`

@@ -73,17 +73,26 @@ func (e *engine) createTables() error {
 			return err
 		}
 	}
-	id := make([]byte, changeset.SiteIDLen)
-	if _, err := rand.Read(id); err != nil {
+	id, err := randomSite()
+	if err != nil {
 		return err
 	}
-	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80 // a UUID, version 4
 	if _, err := e.sqlite.Exec("INSERT OR IGNORE INTO main.crsql_site_id (site_id, ordinal) VALUES (?, 0)", []driver.Value{id}); err != nil {
 		return err
 	}
-	_, err := e.sqlite.Exec(`INSERT INTO main.crsql_master VALUES ('crsqlite_version', ?) ON CONFLICT DO UPDATE SET value = excluded.value WHERE value < excluded.value`,
+	_, err = e.sqlite.Exec(`INSERT INTO main.crsql_master VALUES ('crsqlite_version', ?) ON CONFLICT DO UPDATE SET value = excluded.value WHERE value < excluded.value`,
 		[]driver.Value{int64(formatVersion)})
 	return err
+}
+
+// randomSite returns the id of a new site: a UUID, version 4.
+func randomSite() ([]byte, error) {
+	id := make([]byte, changeset.SiteIDLen)
+	if _, err := rand.Read(id); err != nil {
+		return nil, err
+	}
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return id, nil
 }
 
 func (e *engine) readSiteID() error {

@@ -17,7 +17,7 @@ import (
 )
 
 // LockSuffix is what the name of the file beside a database ends with that its only user holds locked. The file
-// stays; it is empty.
+// stays: a Replica keeps a line in it that shows when somebody has put an older copy in the database's place.
 const LockSuffix = "-crmesh.lock"
 
 // ErrInUse is wrapped by the error of Open for a database that another DB, of this or another process, has open.

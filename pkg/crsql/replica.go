@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 )
@@ -34,6 +35,8 @@ const (
 	metaHigh     = "high_water"     // highest local version that was ever reported
 	metaOwnHigh  = "own_high_water" // highest own version among those
 	metaVersions = "'" + metaHigh + "', '" + metaOwnHigh + "'"
+	metaHome     = "home"        // where the file is: see home
+	metaCertain  = "certain_own" // own versions above it may be in use in another file; none: no such doubt
 )
 
 // Prepared statements of the replica, beside those of the engine in statementkind.go.
@@ -76,14 +79,27 @@ type Replica struct {
 	places map[string]int64 // of the tables in the walk through an entry, from firstPlace; they only grow
 	schema Schema           // as of schemaVersion
 	known  int64            // PRAGMA schema_version of schema; unknown: none was read
+
+	side       sideRecord // as it was written last
+	sideFailed bool       // it could not be, and that was logged
 }
 
 // OpenReplica prepares a database for replication. It creates the replica's own tables, which begin with crmesh_, and
 // makes sure that no local version is given out twice. There is one Replica for a DB, and it is made before the DB is
 // written to.
+//
+// Where the file is a copy of another, or was put back from an older copy, the database gets a new site id, and one line
+// in the log says so; all that it holds stays, under the origin that it had. That takes one transaction, in proportion to
+// what the database holds. See Clone for copies on purpose.
 func OpenReplica(ctx context.Context, db *DB) (*Replica, error) {
 	r := &Replica{db: db, places: make(map[string]int64), known: unknown}
-	err := db.transact(ctx, func(s *session) error {
+	now, err := homeOf(db.path)
+	if err != nil {
+		return nil, err
+	}
+	r.side = readSide(db.lock)
+	var renewed *renewal
+	err = db.transact(ctx, func(s *session) error {
 		for _, sql := range replicaSQL {
 			if err := s.run(ctx, sql); err != nil {
 				return fmt.Errorf("prepare the database for replication: %w", err)
@@ -92,17 +108,26 @@ func OpenReplica(ctx context.Context, db *DB) (*Replica, error) {
 		if err := s.current(); err != nil {
 			return err
 		}
-		return s.engine.checkFormat()
+		if err := s.engine.checkFormat(); err != nil {
+			return err
+		}
+		renewed, err = s.settleHome(now, r.side)
+		return err
 	})
 	if err != nil {
 		return nil, err
+	}
+	if renewed != nil {
+		db.log.Warn("the database goes on under a new site id: "+renewed.reason, "old", renewed.old.String(), "new", renewed.new.String(),
+			"entries", renewed.entries, "took", renewed.took.Round(time.Millisecond))
 	}
 	db.seal = seal
 	// Seals what was committed while no replica was there.
 	if err := db.transact(ctx, func(*session) error { return nil }); err != nil {
 		return nil, err
 	}
-	return r, nil
+	_, err = r.Heads(ctx) // leaves the record beside the database
+	return r, err
 }
 
 func (e *engine) checkFormat() error {

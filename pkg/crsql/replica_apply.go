@@ -33,6 +33,7 @@ func (r *Replica) Apply(ctx context.Context, q ApplyRequest) (ApplyResult, error
 	result := ApplyResult{
 		Ls: make([]int64, len(q.Groups)), Changed: make([]int64, len(q.Groups)), Parked: make([]int, len(q.Groups)),
 	}
+	var site changeset.SiteID
 	for at, done := (progress{}), false; !done; {
 		err := r.db.transact(ctx, func(s *session) error {
 			a, err := newApplier(s)
@@ -47,6 +48,7 @@ func (r *Replica) Apply(ctx context.Context, q ApplyRequest) (ApplyResult, error
 					return err
 				}
 			}
+			site = s.engine.siteID
 			result.Heads, err = a.finish()
 			return err
 		})
@@ -54,6 +56,7 @@ func (r *Replica) Apply(ctx context.Context, q ApplyRequest) (ApplyResult, error
 			return ApplyResult{}, err
 		}
 	}
+	r.remember(site, result.Heads.Own)
 	return result, nil
 }
 

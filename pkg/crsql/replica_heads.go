@@ -92,6 +92,7 @@ func (r *Replica) settled(ctx context.Context, f func(*session, versions) error)
 				return err
 			}
 			done = true
+			r.remember(s.engine.siteID, v.ownHigh) // before anybody hears of it
 			return f(s, v)
 		})
 		if err != nil || done {
