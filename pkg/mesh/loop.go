@@ -251,7 +251,8 @@ func (l *loop) event(e syncproto.Event) {
 	case syncproto.EventTooLarge:
 		log.Warn("a value is too large for the peer and was left out", "table", e.Table, "column", e.CID, "bytes", e.Size)
 	case syncproto.EventStaleCopy:
-		log.Error("the peer has seen writes of this database that it does not hold: it was restored from an older copy",
+		log.Error("the peer has seen writes of this database that it does not hold: it was restored from an older copy; "+
+			"stop this peer, copy the file with peer clone, and start it on the clone",
 			"version", e.Version)
 	case syncproto.EventVectorFull:
 		log.Warn("the database knows as many sites as it can; a new one is not counted")
