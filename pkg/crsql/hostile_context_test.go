@@ -404,3 +404,31 @@ func TestCancelBesideRows(t *testing.T) {
 		t.Errorf("left behind: %s", got)
 	}
 }
+
+// A change that a prepared insert merges directly sets off triggers, too, which may take for ever.
+func TestCancelDirectMerge(t *testing.T) {
+	d := openTest(t, ":memory:")
+	n := newNeighbour(d)
+	d.run("CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, x); SELECT crsql_as_crr('t'); CREATE TABLE done(c)")
+	d.run("CREATE VIEW v AS " + hours + "SELECT count(*) AS c FROM n")
+	d.run("CREATE TRIGGER slowly AFTER INSERT ON t BEGIN INSERT INTO done SELECT c FROM v; END; BEGIN")
+	st, err := d.conn.PrepareContext(t.Context(), "INSERT INTO crsql_changes VALUES (?,?,?,?,?,?,?,?,?)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, err = st.ExecContext(ctx, "t", []byte{1, 9, 1}, "x", 1, 1, 1, []byte("site"), 1, 0)
+	if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > soon {
+		t.Errorf("%v after %v", err, time.Since(start))
+	}
+	if !d.engine.sqlite.AutoCommit() {
+		d.run("COMMIT")
+	}
+	if got := d.int("SELECT (SELECT count(*) FROM t) + (SELECT count(*) FROM t__crsql_clock)"); got != 0 {
+		t.Errorf("%d rows and clocks are left", got)
+	}
+	n.unharmed("a cancelled merge")
+}
