@@ -132,7 +132,7 @@ func (c *conn) mergeDirect(ctx context.Context, t text, args []driver.NamedValue
 	}
 	e := c.engine
 	err = e.mergeOne(change)
-	w.work(false) // what is undone is not to be interrupted
+	w.work(false) // half a change is undone, whatever ctx says
 	if err != nil && e.merger.half {
 		if undo := e.exec("ROLLBACK"); undo != nil {
 			err = errors.Join(err, undo)
