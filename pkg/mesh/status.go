@@ -20,6 +20,7 @@ type Status struct {
 	SchemaHash  string           `json:"schemaHash"`  // hex
 	Synced      bool             `json:"synced"`      // see Condition.Synced
 	Connections int              `json:"connections"` // PeerConnections that exist
+	Ports       PortStatus       `json:"ports"`
 	Server      ServerStatus     `json:"server"`
 	Members     []MemberStatus   `json:"members"` // the others, by id
 	Applied     AppliedStatus    `json:"applied"`
@@ -197,7 +198,7 @@ func (l *loop) status() Status {
 	s := Status{
 		Peer: l.node.peer.String(), Site: core.Site.String(), Writer: core.Writer, Version: core.Own,
 		Vector: make(map[string]int64, len(core.Vector)), SchemaHash: hex.EncodeToString(l.schema[:]),
-		Connections: l.node.Connections(), Members: make([]MemberStatus, 0, len(l.members)),
+		Connections: l.node.Connections(), Ports: l.node.ports.status(), Members: make([]MemberStatus, 0, len(l.members)),
 		Server: ServerStatus{Joined: l.node.introduced.Load()},
 		Applied: AppliedStatus{
 			Changes: core.Applied.Changes, Rows: core.Applied.Changed,
