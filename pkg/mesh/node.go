@@ -66,10 +66,7 @@ func (c *Config) check() error {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if err := c.checkPorts(); err != nil {
-		return fmt.Errorf("mesh: %w", err)
-	}
-	return nil
+	return c.checkPorts()
 }
 
 // Node keeps one database in sync with the members of a room. Its methods may be called from any goroutine.

@@ -3,15 +3,19 @@ package mesh
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/pion/logging"
+	"github.com/pion/transport/v5"
+	"github.com/pion/transport/v5/stdnet"
 	"github.com/pion/transport/v5/vnet"
 
 	"github.com/crmesh/crmesh/pkg/signaling"
@@ -121,6 +125,27 @@ func TestSharedUDPPort(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSharedPortIPv6: one port carries IPv6, too.
+func TestSharedPortIPv6(t *testing.T) {
+	port := freePort(t)
+	probe, err := openUDPPort(nil, port, pionLogs{slog.New(slog.DiscardHandler)}.NewLogger("test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	six := slices.ContainsFunc(probe.bound(), func(a netip.AddrPort) bool { return a.Addr().Is6() })
+	if err := probe.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !six {
+		t.Skip("this machine has no IPv6 address")
+	}
+	r := newRoom(t)
+	r.listen(func(c string) bool { return strings.Contains(strings.Fields(c)[4], ":") })
+	a, b := r.add("a", 1, onUDP(port)), r.add("b", 2, onUDP(freePort(t)))
+	linked(t, a, b)
+	r.exchange("x", a, b)
 }
 
 // TestTCPPort: where no UDP candidate arrives, a TCP port at either end is enough.
@@ -338,6 +363,123 @@ func TestPortsRefused(t *testing.T) {
 		})
 	}
 	until(t, "all sockets are closed", 5*time.Second, func() bool { return openFiles(t) <= files })
+}
+
+// movable is a network with one interface whose addresses change.
+type movable struct {
+	transport.Net
+	mu    sync.Mutex
+	addrs []string
+}
+
+func (m *movable) move(addrs ...string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.addrs = addrs
+}
+
+func (m *movable) Interfaces() ([]*transport.Interface, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := transport.NewInterface(net.Interface{Index: 1, Name: "lo", Flags: net.FlagUp | net.FlagLoopback})
+	for _, a := range m.addrs {
+		i.AddAddress(&net.IPNet{IP: net.ParseIP(a), Mask: net.CIDRMask(8, 32)})
+	}
+	return []*transport.Interface{i}, nil
+}
+
+// TestAddressChange: the port follows the addresses of the machine.
+func TestAddressChange(t *testing.T) {
+	std, err := stdnet.NewNet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &movable{Net: std}
+	log := pionLogs{slog.New(slog.DiscardHandler)}.NewLogger("test")
+	if _, err := openUDPPort(m, freePort(t), log); err == nil {
+		t.Error("a port was opened on a machine without an address")
+	}
+	m.move("127.0.0.1", "169.254.1.1")
+	u, err := openUDPPort(m, freePort(t), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = u.Close() }()
+	old := u.GetListenAddresses()
+	m.move("127.0.0.2")
+	now := u.GetListenAddresses()
+	if len(old) != 1 || len(now) != 1 || now[0].(*net.UDPAddr).IP.String() != "127.0.0.2" {
+		t.Errorf("the port was at %v, then at %v", old, now)
+	}
+	if _, err := u.GetConn("x", old[0]); err == nil {
+		t.Error("the old address still has a socket")
+	}
+	c, err := u.GetConn("x", now[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+}
+
+// TestTCPBound: a connection beyond the limit is closed at once, and there is room again when another one ends.
+func TestTCPBound(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &boundedListener{Listener: l, limit: 1, done: make(chan struct{})}
+	defer func() { _ = b.Close() }()
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	dial()
+	first, err := b.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := dial()
+	third := make(chan net.Conn, 1)
+	go func() {
+		c, _ := b.Accept()
+		third <- c
+	}()
+	_ = second.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := second.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the connection beyond the limit: %v", err)
+	}
+	_ = first.Close()
+	_ = first.Close() // counts once
+	if n := b.open.Load(); n != 0 {
+		t.Errorf("%d connections are counted", n)
+	}
+	dial()
+	if c := <-third; c == nil {
+		t.Error("there is no room again")
+	} else {
+		_ = c.Close()
+	}
+}
+
+// TestOwnServers: ours come first; with one port and a known outer address only TURN is left; a lite end asks nobody.
+func TestOwnServers(t *testing.T) {
+	own := signaling.ICEServer{URLs: []string{"turn:o:1", "stun:o:1"}, Username: "u", Credential: "p"}
+	theirs := []signaling.ICEServer{{URLs: []string{"stun:s:1"}}}
+	outer := []netip.Addr{netip.MustParseAddr("192.0.2.9")}
+	for want, c := range map[string]Config{
+		"[{[turn:o:1 stun:o:1] u p} {[stun:s:1]  }]": {ICEServers: []signaling.ICEServer{own}, UDPPort: 1},
+		"[{[turn:o:1] u p}]":                         {ICEServers: []signaling.ICEServer{own}, UDPPort: 1, NAT1To1: outer},
+		"[{[stun:s:1]  }]":                           {NAT1To1: outer},
+		"[]":                                         {ICELite: true},
+	} {
+		if got := fmt.Sprint((&Node{cfg: c}).ownServers(theirs)); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
 }
 
 func TestParseICEServer(t *testing.T) {

@@ -48,7 +48,7 @@ func openTCPPort(n transport.Net, port int, log logging.LeveledLogger) (*tcpPort
 	if err != nil {
 		return nil, fmt.Errorf("the TCP port %d cannot be opened, choose another one: %w", port, err)
 	}
-	b := &boundedListener{Listener: l, done: make(chan struct{})}
+	b := &boundedListener{Listener: l, limit: maxTCPConns, done: make(chan struct{})}
 	return &tcpPort{b, ice.NewTCPMuxDefault(ice.TCPMuxParams{
 		Listener: b, Logger: log, ReadBufferSize: tcpReadQueue, WriteBufferSize: tcpWriteBuffer,
 		FirstStunBindTimeout: firstPacketTimeout, AliveDurationForConnFromStun: firstPacketTimeout,
@@ -60,10 +60,11 @@ func (t *tcpPort) address() string {
 	return fmt.Sprintf(":%d", a.Port)
 }
 
-// boundedListener takes at most maxTCPConns connections at a time, and outlives a lack of files: pion stops listening at the
+// boundedListener takes at most limit connections at a time, and outlives a lack of files: pion stops listening at the
 // first error.
 type boundedListener struct {
 	net.Listener
+	limit int64
 	open  atomic.Int64
 	done  chan struct{}
 	close sync.Once
@@ -81,7 +82,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 			case <-l.done:
 				return nil, net.ErrClosed
 			}
-		case l.open.Load() >= maxTCPConns:
+		case l.open.Load() >= l.limit:
 			_ = c.Close()
 		default:
 			l.open.Add(1)
