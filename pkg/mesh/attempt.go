@@ -89,6 +89,9 @@ func (m *member) newAttempt(session uint64) (*attempt, error) {
 		return nil, fmt.Errorf("no connection could be made: %w", err)
 	}
 	m.node.connections.Add(1)
+	m.mu.Lock()
+	m.reached = LinkSignaling
+	m.mu.Unlock()
 	a := &attempt{session: session, started: time.Now(), pc: pc, done: make(chan struct{})}
 	a.local.Nonce = m.node.nonce()
 	if err := m.watch(a); err != nil {

@@ -74,7 +74,7 @@ func (l *loop) unlist(id signaling.PeerID) {
 func (l *loop) startMember(sm signaling.Member) {
 	n := l.node
 	m := &member{
-		node: n, id: sm.Peer, meta: sm.Meta, log: l.log.With("peer", sm.Peer), state: LinkWaiting,
+		node: n, id: sm.Peer, meta: sm.Meta, log: l.log.With("peer", sm.Peer), state: LinkWaiting, reached: LinkWaiting,
 		signals: make(chan signaling.Description, maxSignals), pion: make(chan pionEvent, maxPion),
 		doubts: make(chan doubt), poked: make(chan struct{}, 1),
 	}

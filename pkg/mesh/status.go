@@ -46,6 +46,7 @@ type MemberStatus struct {
 	Name    string    `json:"name"`
 	Replica bool      `json:"replica"`
 	State   LinkState `json:"state"`
+	Reached LinkState `json:"reached"`         // how far the latest attempt has got, whatever became of it
 	Error   string    `json:"error,omitempty"` // why there is no link, or why the last one ended
 	// The following are zero while there is no link.
 	Site       string  `json:"site,omitempty"`
@@ -231,7 +232,7 @@ func (l *loop) status() Status {
 
 func (l *loop) memberStatus(m *member, byConn map[*conn]syncproto.LinkStatus) MemberStatus {
 	m.mu.Lock()
-	out := MemberStatus{Peer: m.id.String(), Name: m.meta.Name, Replica: m.meta.Replica, State: m.state}
+	out := MemberStatus{Peer: m.id.String(), Name: m.meta.Name, Replica: m.meta.Replica, State: m.state, Reached: m.reached}
 	if m.err != nil && m.state != LinkOpen {
 		out.Error = m.err.Error()
 	}
