@@ -294,7 +294,7 @@ func TestDoctorTrial(t *testing.T) {
 					d.SDP = before + "a=fingerprint:sha-256 " + "00:11:22" + after[len("00:11:22"):]
 				}
 			}
-		}, "(DTLS)"},
+		}, "at the stage secure"},
 		"a proof that does not fit": {nil, func(c *crooked) {
 			c.change = func(d *signaling.Description) { d.Nonce[0]++ }
 		}, "at the stage hello"},
