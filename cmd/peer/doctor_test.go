@@ -13,6 +13,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -245,9 +246,14 @@ func TestDoctorCandidates(t *testing.T) {
 	}), "gives no relay")
 }
 
+// makingNetworks is held while a network is made: vnet counts MAC addresses in a variable without a lock.
+var makingNetworks sync.Mutex
+
 // virtual makes a network of machines with one address each.
 func virtual(t *testing.T, count int) (*vnet.Router, []*vnet.Net) {
 	t.Helper()
+	makingNetworks.Lock()
+	defer makingNetworks.Unlock()
 	factory := &logging.DefaultLoggerFactory{DefaultLogLevel: logging.LogLevelDisabled}
 	router, err := vnet.NewRouter(&vnet.RouterConfig{CIDR: "10.0.0.0/24", LoggerFactory: factory})
 	if err != nil {
