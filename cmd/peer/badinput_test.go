@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -22,6 +23,7 @@ func TestBadInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = busy.Close() }) // after the subtests
+	busyPort := busy.Addr().(*net.TCPAddr).Port
 	db := filepath.Join(l.dir, "x.db")
 	good := []string{"run", "--db", db, "--room", l.write, "--api", "127.0.0.1:0"}
 	with := func(args ...string) []string { return append(append([]string{}, good...), args...) }
@@ -52,6 +54,11 @@ func TestBadInput(t *testing.T) {
 		"a broken schema file":     {with("--schema", l.file("broken.sql", "CREATE TABLE ok (id PRIMARY KEY NOT NULL);\n\nCREATE TABEL x (id);\nSELECT crsql_as_crr('x');\n")), "line 3"},
 		"a schema without a CRR":   {with("--schema", l.file("plain.sql", "CREATE TABLE x (id);")), "crsql_as_crr"},
 		"a signaling URL":          {with("--signal", "ftp://x"), "ftp://x"},
+		"a UDP port":               {with("--udp-port", "70000"), "--udp-port 70000 is no port"},
+		"a busy TCP port":          {with("--tcp-port", strconv.Itoa(busyPort)), "choose another one"},
+		"an outer address":         {with("--nat-1to1", "203.0.113.7,home.example.org"), `"home.example.org" is no IP address`},
+		"an ICE server":            {with("--ice-server", "https://stun.example.org"), "--ice-server"},
+		"lite and an ICE server":   {with("--ice-lite", "--ice-server", "stun:192.0.2.1:3478"), "leave one of the two out"},
 		"no peer":                  {[]string{"query", "--api", "127.0.0.1:1", "SELECT 1"}, "is `peer run` running?"},
 		"no peer, exec":            {[]string{"exec", "--api", "127.0.0.1:1", "SELECT 1"}, "is `peer run` running?"},
 		"no peer, status":          {[]string{"status", "--api", "127.0.0.1:1"}, "is `peer run` running?"},
@@ -175,6 +182,8 @@ func TestHelp(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"--help", "peer run --db app.db"},
 		{"run --help", "$CRMESH_ROOM"},
+		{"run --help", "--udp-port=N"},
+		{"run --help", "$CRMESH_ICE_SERVER"},
 		{"wait --help", "--synced"},
 		{"exec --help", "blob:HEX"},
 	} {

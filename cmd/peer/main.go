@@ -40,6 +40,7 @@ type commands struct {
 	Exec   execCommand   `cmd:"" help:"Write through the running peer: one statement."`
 	Query  queryCommand  `cmd:"" help:"Read through the running peer: one statement."`
 	Status statusCommand `cmd:"" help:"Show the running peer, its members and links."`
+	Doctor doctorCommand `cmd:"" help:"Examine the network: signaling server, STUN, NAT, candidates, and a trial link to a member."`
 	Wait   waitCommand   `cmd:"" help:"Wait until the running peer has links, or is in sync with them."`
 }
 

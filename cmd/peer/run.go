@@ -33,6 +33,7 @@ type runCommand struct {
 	Serve  string   `placeholder:"HOST:PORT" help:"Also be the signaling server and serve the page there."`
 	STUN   string   `name:"stun" default:":3478" placeholder:"HOST:PORT" help:"With --serve, the UDP address of the STUN responder, or off (${default})."`
 	Name   string   `placeholder:"TEXT" help:"What the other members see; by default the host's name."`
+	portFlags
 	program.LogFlags
 }
 
@@ -51,6 +52,10 @@ func (c *runCommand) Run(ctx context.Context, out program.Output) error {
 		return err
 	}
 	meta, err := c.meta()
+	if err != nil {
+		return err
+	}
+	network, err := c.portFlags.parse()
 	if err != nil {
 		return err
 	}
@@ -98,7 +103,7 @@ func (c *runCommand) Run(ctx context.Context, out program.Output) error {
 		defer server.close(log)
 		base, urls = server.url, append([]string{server.local}, urls...)
 	}
-	return c.mesh(ctx, out.Stdout, log, parts{db, replica, listener, link.Keys, urls, base, meta})
+	return c.mesh(ctx, out.Stdout, log, parts{db, replica, listener, link.Keys, urls, base, meta, network})
 }
 
 // parts is what Run has put together.
@@ -110,6 +115,7 @@ type parts struct {
 	urls     []string
 	base     string
 	meta     signaling.Meta
+	network  network
 }
 
 // mesh joins the room and answers the API until ctx is done.
@@ -126,6 +132,7 @@ func (c *runCommand) mesh(ctx context.Context, stdout io.Writer, log *slog.Logge
 	defer introducer.close()
 	node, err := mesh.Start(ctx, mesh.Config{
 		Store: store{p.replica, log}, Signaler: introducer, Peer: id, Keys: p.keys, Logger: log,
+		UDPPort: c.UDPPort, TCPPort: c.TCPPort, ICELite: c.ICELite, NAT1To1: p.network.outer, ICEServers: p.network.servers,
 	})
 	if err != nil {
 		return err

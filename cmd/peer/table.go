@@ -64,8 +64,12 @@ func printStatus(w io.Writer, s mesh.Status) error {
 			server += ": " + s.Server.Error
 		}
 	}
-	fmt.Fprintf(w, "site     %s (%s), version %d\npeer     %s\nserver   %s\nsynced   %t\napplied  %d changes, %d rows; %d known already, %d put aside\nvector\n",
+	fmt.Fprintf(w, "site     %s (%s), version %d\npeer     %s\nserver   %s\nsynced   %t\napplied  %d changes, %d rows; %d known already, %d put aside\n",
 		s.Site, role, s.Version, s.Peer, printable(server), s.Synced, s.Applied.Changes, s.Applied.Rows, s.Applied.Redundant, s.Applied.Parked)
+	if ports := portsText(s.Ports); ports != "" {
+		fmt.Fprintf(w, "ports    %s\n", ports)
+	}
+	fmt.Fprintln(w, "vector")
 	for _, site := range sortedKeys(s.Vector) {
 		fmt.Fprintf(w, "         %s %d\n", site, s.Vector[site])
 	}
@@ -82,6 +86,18 @@ func printStatus(w io.Writer, s mesh.Status) error {
 			fmt.Sprint(m.Remaining), fmt.Sprint(m.Unsent), fmt.Sprintf("%d ms", m.LagMillis), printable(m.Error))
 	}
 	return t.print(w)
+}
+
+// portsText names the ports that all links share; "" where there are none.
+func portsText(p mesh.PortStatus) string {
+	var out []string
+	for _, a := range p.UDP {
+		out = append(out, "udp "+a)
+	}
+	for _, a := range p.TCP {
+		out = append(out, "tcp "+a)
+	}
+	return strings.Join(out, ", ")
 }
 
 func bytesText(n float64) string {

@@ -32,6 +32,12 @@ const (
 	relayWait     = time.Second
 )
 
+// networkTypes are those of candidates. pion's own default leaves TCP out: the port of a member that takes links over TCP is then
+// never dialed, and a TURN server behind TCP never asked.
+var networkTypes = []webrtc.NetworkType{
+	webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6, webrtc.NetworkTypeTCP4, webrtc.NetworkTypeTCP6,
+}
+
 // attempt is one PeerConnection: one session with one member. Its fields belong to the goroutine of the member.
 type attempt struct {
 	session uint64
@@ -65,7 +71,7 @@ type pionEvent struct {
 
 // newAttempt makes a PeerConnection with its channel. It opens no socket yet.
 func (m *member) newAttempt(session uint64) (*attempt, error) {
-	api, err := newAPI(m.node.cfg.Net, m.log)
+	api, err := newAPI(&m.node.cfg, m.node.ports, m.log)
 	if err != nil {
 		return nil, err
 	}
@@ -76,13 +82,16 @@ func (m *member) newAttempt(session uint64) (*attempt, error) {
 	pc, err := api.NewPeerConnection(config)
 	if err != nil && len(config.ICEServers) > 0 {
 		m.log.Warn("the signaling server named ICE servers that cannot be used; going on without", "err", err)
-		config.ICEServers = nil
+		config.ICEServers = iceServersOf(m.node.ownServers(nil))
 		pc, err = api.NewPeerConnection(config)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("no connection could be made: %w", err)
 	}
 	m.node.connections.Add(1)
+	m.mu.Lock()
+	m.reached = LinkSignaling
+	m.mu.Unlock()
 	a := &attempt{session: session, started: time.Now(), pc: pc, done: make(chan struct{})}
 	a.local.Nonce = m.node.nonce()
 	if err := m.watch(a); err != nil {
@@ -138,8 +147,9 @@ func (m *member) closeAttempt(a *attempt) {
 	m.node.connections.Add(-1)
 }
 
-// newAPI prepares pion. n may be nil: the network of the machine.
-func newAPI(n transport.Net, log *slog.Logger) (*webrtc.API, error) {
+// newAPI prepares pion for one connection.
+func newAPI(cfg *Config, p *ports, log *slog.Logger) (*webrtc.API, error) {
+	n := cfg.Net
 	s := webrtc.SettingEngine{LoggerFactory: pionLogs{log}}
 	if n == nil {
 		std, err := stdnet.NewNet()
@@ -161,6 +171,23 @@ func newAPI(n transport.Net, log *slog.Logger) (*webrtc.API, error) {
 	s.SetPrflxAcceptanceMinWait(reflexiveWait)
 	s.SetRelayAcceptanceMinWait(relayWait)
 	s.SetICETimeouts(SuspectAfter, DeadAfter, PingAfter)
+	s.SetNetworkTypes(networkTypes)
+	s.SetLite(cfg.ICELite)
+	if mux := p.udpMux(); mux != nil {
+		s.SetICEUDPMux(mux)
+	}
+	if mux := p.tcpMux(); mux != nil {
+		s.SetICETCPMux(mux)
+	}
+	if len(cfg.NAT1To1) > 0 {
+		rule := webrtc.ICEAddressRewriteRule{AsCandidateType: webrtc.ICECandidateTypeHost, Mode: webrtc.ICEAddressRewriteAppend}
+		for _, a := range cfg.NAT1To1 {
+			rule.External = append(rule.External, a.Unmap().String())
+		}
+		if err := s.SetICEAddressRewriteRules(rule); err != nil {
+			return nil, fmt.Errorf("the outer addresses cannot be used: %w", err)
+		}
+	}
 	// No media: without these, pion starts a goroutine for its reports with each connection.
 	return webrtc.NewAPI(webrtc.WithSettingEngine(s), webrtc.WithMediaEngine(&webrtc.MediaEngine{}),
 		webrtc.WithInterceptorRegistry(&interceptor.Registry{})), nil

@@ -13,7 +13,8 @@ import (
 var (
 	errNoPath = errors.New("no path to the peer was found (ICE): both sides may be behind networks that let nothing in, " +
 		"which takes a TURN server")
-	errBye = errors.New("the peer left")
+	errNoChannel = errors.New("the encrypted connection stands, but its data channel did not open in time (SCTP)")
+	errBye       = errors.New("the peer left")
 )
 
 // signalError says that a description was not sent.
@@ -28,9 +29,35 @@ func (e *signalError) Error() string {
 
 func (e *signalError) Unwrap() error { return e.err }
 
+// order is how far along a state is.
+var order = map[LinkState]int{LinkSignaling: 1, LinkChecking: 2, LinkSecuring: 3, LinkOpen: 4}
+
+// reach notes that the current attempt has got as far as state.
+func (m *member) reach(state LinkState) {
+	m.mu.Lock()
+	if order[state] > order[m.reached] {
+		m.reached = state
+	}
+	m.mu.Unlock()
+}
+
+// ended notes how far the attempt had got that err ends, and says more about an attempt that came to nothing in time.
+func (m *member) ended(err error) error {
+	a := m.att
+	switch {
+	case errors.Is(err, errDTLS):
+		m.reach(LinkSecuring)
+	case errors.Is(err, errNoAnswer) && a != nil && a.pc.SCTP().Transport().State() == webrtc.DTLSTransportStateConnected:
+		m.reach(LinkSecuring)
+		return errNoChannel
+	}
+	return err
+}
+
 // show makes the state of the link visible to Status.
 func (m *member) show() {
 	state := m.linkState()
+	m.reach(state)
 	m.mu.Lock()
 	m.state = state
 	m.mu.Unlock()

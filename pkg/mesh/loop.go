@@ -64,7 +64,7 @@ func newLoop(n *Node, core *syncproto.Core, s State) *loop {
 	for site, reached := range s.Resume {
 		l.resume[site] = reached
 	}
-	n.setICEServers(nil)
+	n.setICEServers(iceServersOf(n.ownServers(nil)))
 	core.SchemaChanged(s.Heads.SchemaHash, s.Tables)
 	return l
 }
@@ -279,6 +279,9 @@ func (l *loop) shutdown() {
 	}
 	n.cancel()
 	n.wg.Wait()
+	if err := n.ports.close(); err != nil {
+		l.log.Debug("closing the shared ports", "err", err)
+	}
 	for _, r := range l.waiting {
 		r.answer(Status{}, ErrClosed)
 	}

@@ -55,10 +55,11 @@ type member struct {
 	next           time.Time // when to try again
 	failures       int       // attempts in a row without an open channel
 
-	mu    sync.Mutex // guards the following
-	meta  signaling.Meta
-	state LinkState
-	err   error // why the last attempt or link ended
+	mu      sync.Mutex // guards the following
+	meta    signaling.Meta
+	state   LinkState
+	reached LinkState // how far the latest attempt has got
+	err     error     // why the last attempt or link ended
 }
 
 // doubt says that an open channel is suspect, or no longer.
@@ -126,6 +127,7 @@ func (m *member) run(ctx context.Context) {
 			return
 		}
 		if err != nil {
+			err = m.ended(err)
 			m.log.Info("no link", "err", err)
 			m.failed(err)
 		}

@@ -23,6 +23,7 @@ var (
 	errLost       = errors.New("the path was lost and an ICE restart did not bring it back")
 	errByeSignal  = errors.New("the other side closed the link")
 	errWantsAnew  = errors.New("the other side has lost the connection")
+	errBothLite   = errors.New("both ends are ICE-lite, so that neither looks for a path: start one of them without --ice-lite")
 	errRestarting = errors.New("the description of an ICE restart is not of the same connection")
 )
 
@@ -189,6 +190,9 @@ func (m *member) meet(a *attempt, d signaling.Description) error {
 	fingerprint, err := signaling.Fingerprint(d.SDP)
 	if err != nil {
 		return err
+	}
+	if m.node.cfg.ICELite && strings.Contains(d.SDP, "a=ice-lite\r\n") {
+		return errBothLite
 	}
 	a.remote = signaling.End{Fingerprint: fingerprint, Nonce: d.Nonce}
 	a.remoteSite = syncproto.SiteID(d.Site[:])

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -35,6 +36,20 @@ type Config struct {
 	Logger *slog.Logger
 	// Net is the network that connections are made over. nil: that of the machine.
 	Net transport.Net
+
+	// UDPPort is one UDP port, 1 to 65535, for all connections, at every address of the machine, IPv4 and IPv6; what STUN and
+	// TURN servers are asked from has ports of its own. 0: each connection has ports of its own.
+	UDPPort int
+	// TCPPort is a TCP port, 1 to 65535, at which members are linked whose UDP packets do not get through. 0: none.
+	TCPPort int
+	// NAT1To1 are addresses by which the machine is reached from outside, where a router passes all or the ports above on to
+	// it unchanged. They are announced beside the machine's own; at most MaxNAT1To1. With UDPPort, STUN servers are not asked.
+	NAT1To1 []netip.Addr
+	// ICEServers are used besides those that the signaling server names, and before them; at most MaxICEServers.
+	ICEServers []signaling.ICEServer
+	// ICELite makes the Node answer checks and send none, for a machine that everybody can reach. No ICE server is asked then,
+	// and two such peers cannot be linked with each other.
+	ICELite bool
 }
 
 func (c *Config) check() error {
@@ -51,7 +66,7 @@ func (c *Config) check() error {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	return nil
+	return c.checkPorts()
 }
 
 // Node keeps one database in sync with the members of a room. Its methods may be called from any goroutine.
@@ -64,6 +79,7 @@ type Node struct {
 	site16      [16]byte
 	signaler    Signaler
 	certificate webrtc.Certificate
+	ports       *ports // closed by the loop, when no member runs
 
 	servers     atomic.Pointer[[]webrtc.ICEServer]
 	introduced  atomic.Bool  // the signaling server is there
@@ -84,8 +100,8 @@ type Node struct {
 	err  error         // why, set before done is closed
 }
 
-// Start reads the state of the store and starts a Node. It blocks for the store only, and ctx is for that; the Node runs
-// until Close, or until its store fails.
+// Start reads the state of the store, binds the ports and starts a Node. It blocks for the store only, and ctx is for that;
+// the Node runs until Close, or until its store fails.
 func Start(ctx context.Context, cfg Config) (*Node, error) { return start(ctx, cfg, defaultTiming()) }
 
 func start(ctx context.Context, cfg Config, t timing) (*Node, error) {
@@ -111,8 +127,12 @@ func start(ctx context.Context, cfg Config, t timing) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("no certificate could be made: %w", err)
 	}
+	shared, err := openPorts(&cfg)
+	if err != nil {
+		return nil, err
+	}
 	n := &Node{
-		cfg: cfg, log: cfg.Logger, timing: t, peer: cfg.Peer, site: state.Site, signaler: cfg.Signaler, certificate: *certificate,
+		cfg: cfg, ports: shared, log: cfg.Logger, timing: t, peer: cfg.Peer, site: state.Site, signaler: cfg.Signaler, certificate: *certificate,
 		events: make(chan linkEvent, maxEvents), results: make(chan result), ended: make(chan *member),
 		requests: make(chan request), closing: make(chan struct{}), done: make(chan struct{}),
 	}

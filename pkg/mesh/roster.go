@@ -29,7 +29,7 @@ func (l *loop) signalEvent(e SignalEvent) {
 
 // joinedRoom takes a new member list. Those that are missing may be on their way back: the signaler says when they left.
 func (l *loop) joinedRoom(e Joined) {
-	l.node.setICEServers(iceServersOf(e.ICEServers))
+	l.node.setICEServers(iceServersOf(l.node.ownServers(e.ICEServers)))
 	l.node.introduced.Store(true)
 	l.joined, l.serverErr = true, nil
 	l.log.Info("joined the room", "members", len(e.Members))
@@ -74,7 +74,7 @@ func (l *loop) unlist(id signaling.PeerID) {
 func (l *loop) startMember(sm signaling.Member) {
 	n := l.node
 	m := &member{
-		node: n, id: sm.Peer, meta: sm.Meta, log: l.log.With("peer", sm.Peer), state: LinkWaiting,
+		node: n, id: sm.Peer, meta: sm.Meta, log: l.log.With("peer", sm.Peer), state: LinkWaiting, reached: LinkWaiting,
 		signals: make(chan signaling.Description, maxSignals), pion: make(chan pionEvent, maxPion),
 		doubts: make(chan doubt), poked: make(chan struct{}, 1),
 	}

@@ -20,6 +20,7 @@ type Status struct {
 	SchemaHash  string           `json:"schemaHash"`  // hex
 	Synced      bool             `json:"synced"`      // see Condition.Synced
 	Connections int              `json:"connections"` // PeerConnections that exist
+	Ports       PortStatus       `json:"ports"`
 	Server      ServerStatus     `json:"server"`
 	Members     []MemberStatus   `json:"members"` // the others, by id
 	Applied     AppliedStatus    `json:"applied"`
@@ -45,6 +46,7 @@ type MemberStatus struct {
 	Name    string    `json:"name"`
 	Replica bool      `json:"replica"`
 	State   LinkState `json:"state"`
+	Reached LinkState `json:"reached"`         // how far the latest attempt has got, whatever became of it
 	Error   string    `json:"error,omitempty"` // why there is no link, or why the last one ended
 	// The following are zero while there is no link.
 	Site       string  `json:"site,omitempty"`
@@ -197,7 +199,7 @@ func (l *loop) status() Status {
 	s := Status{
 		Peer: l.node.peer.String(), Site: core.Site.String(), Writer: core.Writer, Version: core.Own,
 		Vector: make(map[string]int64, len(core.Vector)), SchemaHash: hex.EncodeToString(l.schema[:]),
-		Connections: l.node.Connections(), Members: make([]MemberStatus, 0, len(l.members)),
+		Connections: l.node.Connections(), Ports: l.node.ports.status(), Members: make([]MemberStatus, 0, len(l.members)),
 		Server: ServerStatus{Joined: l.node.introduced.Load()},
 		Applied: AppliedStatus{
 			Changes: core.Applied.Changes, Rows: core.Applied.Changed,
@@ -230,7 +232,7 @@ func (l *loop) status() Status {
 
 func (l *loop) memberStatus(m *member, byConn map[*conn]syncproto.LinkStatus) MemberStatus {
 	m.mu.Lock()
-	out := MemberStatus{Peer: m.id.String(), Name: m.meta.Name, Replica: m.meta.Replica, State: m.state}
+	out := MemberStatus{Peer: m.id.String(), Name: m.meta.Name, Replica: m.meta.Replica, State: m.state, Reached: m.reached}
 	if m.err != nil && m.state != LinkOpen {
 		out.Error = m.err.Error()
 	}

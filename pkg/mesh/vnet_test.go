@@ -198,3 +198,23 @@ func TestFiveOnVirtualNetwork(t *testing.T) {
 	}
 	r.equal(r.nodes...)
 }
+
+// TestNoChannel: where DTLS gets through and what it carries does not, the member's status says so.
+func TestNoChannel(t *testing.T) {
+	c := newCuttable(t)
+	netA, netB := c.host(t, 1), c.host(t, 2)
+	const applicationData = 23 // the first byte of a DTLS packet that carries SCTP
+	c.router.AddChunkFilter(func(chunk vnet.Chunk) bool {
+		b := chunk.UserData()
+		return len(b) == 0 || b[0] != applicationData
+	})
+	c.start(t)
+	r := newRoom(t)
+	r.timing.attempt = time.Second
+	a := r.add("a", 1, onNet(netA))
+	r.add("b", 2, onNet(netB))
+	until(t, "the status says it", 10*time.Second, func() bool {
+		s, err := a.Status(t.Context())
+		return err == nil && len(s.Members) == 1 && s.Members[0].Error == errNoChannel.Error() && s.Members[0].Reached == LinkSecuring
+	})
+}
