@@ -293,7 +293,9 @@ func FuzzFunctions(f *testing.F) {
 			d.engine.syncBit = 0
 		}
 		neighbour.version = 1
-		neighbour.unharmed(fmt.Sprintf("%s(%v)", name, args))
+		if name != "crsql_automigrate" || err != nil { // which drops the tables that its schema lacks
+			neighbour.unharmed(fmt.Sprintf("%s(%v)", name, args))
+		}
 		if d.engine.nesting != 0 || d.engine.merging || len(d.engine.unfinished) != 0 {
 			t.Fatalf("%s(%v) leaves the engine in the middle of something", name, args)
 		}
