@@ -41,7 +41,10 @@ test("two pages sync, with the signaling server and without", async () => {
     [3n, new Uint8Array([0, 255])],
   ];
   await settled([a, b], all, want);
-  expect((await status(b)).members).toMatchObject([{ name: "a", state: "open", role: "writer" }]);
+  // The rows may be there before the picture that the status is taken from.
+  await expect
+    .poll(async () => (await status(b)).members, { timeout: SOON })
+    .toMatchObject([{ name: "a", state: "open", role: "writer" }]);
 
   await lab.killSignal();
   await exec(b, "DELETE FROM t WHERE id = 2");
