@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/crmesh/crmesh/pkg/mesh"
@@ -49,4 +50,25 @@ func (f *portFlags) parse() (network, error) {
 		n.servers = append(n.servers, server)
 	}
 	return n, nil
+}
+
+// probe finds a port that is taken before the room hears of us. The node opens the ports itself.
+func (f *portFlags) probe() error {
+	if f.TCPPort != 0 {
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", f.TCPPort))
+		if err != nil {
+			return fmt.Errorf("the TCP port %d cannot be opened, choose another one with --tcp-port: %w", f.TCPPort, err)
+		}
+		if err := l.Close(); err != nil {
+			return err
+		}
+	}
+	if f.UDPPort != 0 {
+		c, err := net.ListenPacket("udp", fmt.Sprintf(":%d", f.UDPPort))
+		if err != nil {
+			return fmt.Errorf("the UDP port %d cannot be opened, choose another one with --udp-port: %w", f.UDPPort, err)
+		}
+		return c.Close()
+	}
+	return nil
 }

@@ -124,6 +124,9 @@ func (c *runCommand) mesh(ctx context.Context, stdout io.Writer, log *slog.Logge
 	if err != nil {
 		return err
 	}
+	if err := c.probe(); err != nil {
+		return err
+	}
 	client, err := signalclient.New(signalclient.Config{URLs: p.urls, Keys: p.keys, Peer: id, Meta: p.meta, Logger: log})
 	if err != nil {
 		return err
