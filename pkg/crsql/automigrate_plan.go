@@ -2,6 +2,7 @@ package crsql
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -24,6 +25,18 @@ type tableChange struct {
 	unorder     bool     // what crsql_fract_as_ordered made of it goes, and comes back if the schema wants it
 }
 
+// A keeper says what a migration leaves as it is, though the schema does not have it. A nil one keeps nothing.
+type keeper struct {
+	table   func(name string, crr bool) bool
+	column  func(table, column string) bool
+	index   func(name string) bool
+	ordered bool // tables of crsql_fract_as_ordered, whose columns the schema may not change then
+}
+
+func (k *keeper) keepsTable(name string, crr bool) bool { return k != nil && k.table(name, crr) }
+func (k *keeper) keepsColumn(table, col string) bool    { return k != nil && k.column(table, col) }
+func (k *keeper) keepsIndex(name string) bool           { return k != nil && k.index(name) }
+
 // planMigration compares the database with the wanted schema. What it cannot do is an error that names the column.
 func (e *engine) planMigration(w *wantedSchema) (*migration, error) {
 	have, err := readShape(e.sqlite)
@@ -40,10 +53,13 @@ func (e *engine) planMigration(w *wantedSchema) (*migration, error) {
 	for _, key := range have.order {
 		t, wanted := have.tables[key], w.shape.tables[key]
 		if wanted == nil {
+			if e.keep.keepsTable(t.name, have.isCRR(t.name)) {
+				continue
+			}
 			m.drop = append(m.drop, schemaObject{kind: "table", name: t.name})
 			continue
 		}
-		change, err := planTable(have, w, t, wanted)
+		change, err := e.planTable(have, w, t, wanted)
 		if err != nil {
 			return nil, err
 		}
@@ -53,7 +69,7 @@ func (e *engine) planMigration(w *wantedSchema) (*migration, error) {
 	return m, nil
 }
 
-func planTable(have *schemaShape, w *wantedSchema, t, wanted *tableShape) (tableChange, error) {
+func (e *engine) planTable(have *schemaShape, w *wantedSchema, t, wanted *tableShape) (tableChange, error) {
 	c := tableChange{name: t.name, crr: have.isCRR(t.name)}
 	refuse := func(what string) (tableChange, error) {
 		return c, fmt.Errorf("the table %q %s; a migration cannot change that: %s", t.name, what, c.remake())
@@ -71,6 +87,9 @@ func planTable(have *schemaShape, w *wantedSchema, t, wanted *tableShape) (table
 	for _, col := range t.columns {
 		other := wanted.column(col.name)
 		if other == nil {
+			if e.keep.keepsColumn(t.name, col.name) {
+				continue
+			}
 			if col.pk > 0 {
 				return refuse(fmt.Sprintf("has the column %q in its primary key, and the schema has not", col.name))
 			}
@@ -93,12 +112,37 @@ func planTable(have *schemaShape, w *wantedSchema, t, wanted *tableShape) (table
 	}
 	for _, index := range have.indexes[key] {
 		o := have.objects[index]
-		if other, ok := w.shape.objects[index]; !ok || !sameSQL(o.sql, other.sql) {
+		other, ok := w.shape.objects[index]
+		drop := ok && !sameSQL(o.sql, other.sql) || !ok && !e.keep.keepsIndex(o.name)
+		if !drop && !ok && len(c.dropColumns) > 0 {
+			var err error
+			if drop, err = e.indexes(o.name, c.dropColumns); err != nil {
+				return c, err
+			}
+		}
+		if drop {
 			c.dropIndexes = append(c.dropIndexes, o.name)
 		}
 	}
+	if e.keep != nil && e.keep.ordered && have.ordered(t.name) {
+		if len(c.dropColumns)+len(c.addColumns) > 0 {
+			return refuse("is ordered by crsql_fract_as_ordered, and has other columns in the schema")
+		}
+		return c, nil
+	}
 	c.unorder = have.ordered(t.name) && (len(c.dropColumns) > 0 || len(c.addColumns) > 0 || !w.orders[key])
 	return c, nil
+}
+
+// indexes reports whether an index is on one of the columns.
+func (e *engine) indexes(index string, columns []string) (bool, error) {
+	rows, err := e.query("SELECT name FROM pragma_index_info(?, 'main')", index)
+	for _, row := range rows {
+		if slices.ContainsFunc(columns, func(c string) bool { return strings.EqualFold(c, toText(row[0])) }) {
+			return true, err
+		}
+	}
+	return false, err
 }
 
 // remake says how to change what ALTER TABLE cannot.

@@ -252,7 +252,7 @@ func (db *privateDB) create(sql string) (*schemaObject, error) {
 	case errors.As(err, &code) && code.Code == sqlite3.ErrAuth:
 		return nil, fmt.Errorf("a schema describes tables, indexes, views and triggers; it reads and writes nothing (%w)", err)
 	case errors.As(err, &code) && code.Code == sqlite3.ErrFull:
-		return nil, fmt.Errorf("the schema is too large, it has too many tables and indexes (%w)", err)
+		return nil, fmt.Errorf("the schema is too large, it has too many tables and indexes (%v)", err) // no disk is full
 	case err != nil:
 		return nil, err
 	}

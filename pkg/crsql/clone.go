@@ -80,6 +80,10 @@ func Clone(ctx context.Context, source, destination string, progress func(CloneP
 		for _, suffix := range []string{"-wal", "-shm", LockSuffix, ""} {
 			_ = os.Remove(destination + suffix) // most do not exist
 		}
+		var code sqlite3.Error
+		if errors.As(err, &code) && code.Code == sqlite3.ErrCorrupt { // the copy is what the source is
+			return openError(ctx, source, code)
+		}
 		return err
 	}
 	return nil

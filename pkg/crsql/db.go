@@ -199,6 +199,7 @@ func (db *DB) take(ctx context.Context, pool chan *session) (*session, error) {
 // transact runs f in a write transaction, which is durable when transact returns nil and undone otherwise. Others wait.
 // It ends soon after ctx does, whatever f runs on the session.
 func (db *DB) transact(ctx context.Context, f func(*session) error) (err error) {
+	defer func() { err = db.explainFull(err) }()
 	s, err := db.take(ctx, db.writer)
 	if err != nil {
 		return err

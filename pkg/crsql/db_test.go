@@ -158,6 +158,9 @@ func TestQuery(t *testing.T) {
 	if r := n.exec("INSERT INTO v VALUES (?, ?, ?, ?), (1, 2, 3, 4)", 1700000000000, 5, "2024-01-01", []byte{}); r != (Result{RowsAffected: 2, LastInsertID: 2}) {
 		t.Errorf("result %+v", r)
 	}
+	if r := n.exec("CREATE TABLE w (a)"); r != (Result{}) {
+		t.Errorf("a statement that writes no row, after one that did: %+v", r)
+	}
 	for range 2 { // the second time the statement comes from a cache
 		equal(t, "rows", n.query("SELECT * FROM v"), []string{`1700000000000 5 "2024-01-01" x'' `, "1 2 3 4 "})
 	}
@@ -182,6 +185,27 @@ func TestQuery(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	equal(t, "rows afterwards", n.query("SELECT count(*) FROM v"), []string{"2 "})
+}
+
+// A full disk is told with what to do, and the database goes on once there is room.
+func TestFullDisk(t *testing.T) {
+	n := newNode(t, "n")
+	n.script("CREATE TABLE v (a)")
+	pages := func(most string) {
+		t.Helper()
+		if err := n.db.transact(context.Background(), func(s *session) error {
+			return s.run(context.Background(), "PRAGMA max_page_count = "+most)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pages("1") // that is, as many as there are
+	_, err := n.db.Exec(context.Background(), "INSERT INTO v VALUES (zeroblob(100000))")
+	if err == nil || !strings.Contains(err.Error(), "no room left for the database "+n.path) || !strings.Contains(err.Error(), "free some space") {
+		t.Errorf("got %v", err)
+	}
+	pages("100000")
+	n.exec("INSERT INTO v VALUES (zeroblob(100000))")
 }
 
 func TestScript(t *testing.T) {

@@ -46,7 +46,7 @@
 //   - crsql_automigrate compares more: keys, types and defaults that changed are errors, indexes, views, triggers and
 //     generated columns that changed are made anew. It undoes itself when it fails, and leaves tables alone that need no
 //     change. A schema holds CREATE TABLE, INDEX, VIEW and TRIGGER, and SELECT crsql_as_crr or crsql_fract_as_ordered.
-//   - A sentinel's version is its causal length, and no number goes beyond 2^53-1.
+//   - A sentinel's version is its causal length, and no number goes beyond 2^53-1: a local write that would have to is an error.
 //   - A CRR has the name that its table was created with, in need of quotes or not; one with a ' in it is refused, since the
 //     original could not use the file any more.
 //   - Every statement sees the schema as it is, whoever changed it, and whatever was undone.

@@ -58,6 +58,7 @@ type engine struct {
 	merging    bool  // changes are being merged
 	nested     bool  // by a function, inside the statement that calls it
 	mergeAuto  bool  // it runs outside an explicit transaction
+	resited    bool  // the site id was changed in this transaction, and a rollback reverts it
 	readInTx   bool  // the schema was read in this transaction, and a rollback may revert it
 	viewSchema int64 // schemaVersion that crsql_changes was made for
 
@@ -66,6 +67,7 @@ type engine struct {
 	altering   []string      // the tables whose crsql_begin_alter this transaction holds, in order
 	unfinished []string      // savepoints that could not be undone while their statement ran
 	migrated   MigrateReport // of the last crsql_automigrate
+	keep       *keeper       // what it leaves as it is; nil: nothing
 
 	merger    rowMerge            // of the row that is being merged; kept for its buffers
 	mergeList [1]changeset.Change // what mergeOne merges
@@ -126,7 +128,7 @@ func (e *engine) rollbackHook() {
 
 func (e *engine) endTransaction() {
 	e.pending, e.unsure, e.seq, e.rowsImpacted = unknown, false, 0, 0
-	e.readInTx, e.altering = false, nil
+	e.readInTx, e.resited, e.altering = false, false, nil
 	e.freshTx, e.merger.known = false, false
 }
 
@@ -150,6 +152,9 @@ func (e *engine) forget() {
 	e.outdate()
 	if e.readInTx {
 		e.schemaVersion = unknown
+	}
+	if e.resited {
+		e.dataVersion = unknown
 	}
 }
 

@@ -8,6 +8,15 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
+// explainFull says what to do where the disk is full.
+func (db *DB) explainFull(err error) error {
+	var code sqlite3.Error
+	if errors.As(err, &code) && code.Code == sqlite3.ErrFull {
+		return fmt.Errorf("there is no room left for the database %s: free some space on its disk and try again (%w)", db.path, err)
+	}
+	return err
+}
+
 // explain adds to what SQLite says of a statement what to do about it, where the cause lies with this package.
 func explain(err error) error {
 	var sqlite sqlite3.Error

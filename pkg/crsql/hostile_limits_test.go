@@ -207,14 +207,14 @@ func TestRequestLimits(t *testing.T) {
 	}
 	tables := make([]TableSchema, MaxTables+1)
 	for i := range tables {
-		tables[i] = TableSchema{"note", noteSQL}
+		tables[i] = TableSchema{Name: "note", SQL: noteSQL}
 	}
 	if _, err := n.CreateTables(ctx, tables); !errors.Is(err, ErrLimit) {
 		t.Errorf("too many tables: %v", err)
 	}
 	sql := func(size int) TableSchema {
 		const text = "CREATE TABLE t (id INTEGER PRIMARY KEY NOT NULL)"
-		return TableSchema{"t", text + "/*" + strings.Repeat("x", size-len(text)-4) + "*/"}
+		return TableSchema{Name: "t", SQL: text + "/*" + strings.Repeat("x", size-len(text)-4) + "*/"}
 	}
 	if _, err := n.CreateTables(ctx, []TableSchema{sql(MaxTableSQL + 1)}); !errors.As(err, new(*SchemaError)) {
 		t.Errorf("a long statement: %v", err)

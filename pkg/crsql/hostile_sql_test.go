@@ -9,17 +9,23 @@ import (
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 )
 
-// whole checks that a node's writes are durable, tracked and of this transaction only, after something hostile.
+// whole checks that a node's writes are durable, tracked and of this transaction only, after something hostile, and that
+// it has one note.
 func (n *node) whole(after string) {
+	n.t.Helper()
+	n.tracks(after)
+	if got := n.query("SELECT count(*) FROM note"); got[0] != "1 " {
+		n.t.Fatalf("after %s there are %s notes", after, got[0])
+	}
+}
+
+func (n *node) tracks(after string) {
 	t := n.t
 	t.Helper()
 	before := n.state().Heads
 	n.exec("UPDATE note SET title = title || '.' WHERE id = 1")
 	if heads := n.state().Heads; heads.Own != before.Newest+1 {
 		t.Fatalf("after %s a write is not tracked: heads %+v, then %+v", after, before, heads)
-	}
-	if got := n.query("SELECT count(*) FROM note"); got[0] != "1 " {
-		t.Fatalf("after %s there are %s notes", after, got[0])
 	}
 }
 

@@ -30,6 +30,14 @@ const (
 	MaxTableSQL  = 64 << 10 // bytes of a CREATE TABLE statement from a peer
 )
 
+// Bounds of what peers may make a database keep or do by means of its schema.
+const (
+	MaxParked        = 1_000_000 // changes that are parked at a time: see ParkedError
+	MaxParkedBytes   = 256 << 20 // bytes of these
+	MaxSchemaChanges = 10_000    // changes that a schema from a peer may make the database emit
+	MaxGeneration    = 1<<32 - 1 // generations of a schema
+)
+
 // What one ReadRequest gets at most, if it asks for more: bytes and changes.
 const (
 	MaxReadBytes   = 64 << 20

@@ -156,7 +156,7 @@ func (e *engine) touch(t *table, col string, pk []driver.Value, version int64) (
 	if n > 0 {
 		e.nextSeq(1)
 	}
-	return n > 0, err
+	return n > 0, stepped(err, col, false)
 }
 
 // moveRow records that the row of oldPK has become the row of key: a delete and a create, and the clocks move.
@@ -178,7 +178,7 @@ func (e *engine) moveRow(t *table, key int64, oldPK, newCols, oldCols []driver.V
 		return err
 	}
 	if err := e.runLocal(stmtDeleted, t, "", oldKey, version, e.nextSeq(1)); err != nil {
-		return err
+		return fmt.Errorf("at the key that it leaves: %w", err)
 	}
 	if err := e.runLocal(stmtDropClocks, t, "", oldKey); err != nil {
 		return err
@@ -192,12 +192,9 @@ func (e *engine) moveRow(t *table, key int64, oldPK, newCols, oldCols []driver.V
 		if !have.clocked && !replaced.clocked && !changed {
 			continue // nobody ever wrote it: the default, there as here
 		}
-		colVersion := have.version
-		if changed {
-			colVersion++
-		}
-		if replaced.clocked {
-			colVersion = max(colVersion, replaced.version+1)
+		colVersion, err := movedVersion(name, have, replaced, changed)
+		if err != nil {
+			return err
 		}
 		if err := e.runLocal(stmtSetClock, t, name, key, colVersion, version, e.nextSeq(1)); err != nil {
 			return err
@@ -222,7 +219,7 @@ func (t *table) partition(args []any, want int) ([]driver.Value, error) {
 // same reports whether two values of a row are one for the clocks: the same kind and equal.
 func same(a, b driver.Value) bool { return changeset.Compare(fromDriver(a), fromDriver(b)) == 0 }
 
-// runLocal runs a statement on a row's clocks.
+// runLocal runs a statement on a row's clocks. cols is the name of a column, or marks several.
 func (e *engine) runLocal(kind statementKind, t *table, cols string, params ...int64) error {
 	st, err := e.statement(kind, t, cols)
 	if err != nil {
@@ -233,7 +230,16 @@ func (e *engine) runLocal(kind statementKind, t *table, cols string, params ...i
 	for _, p := range params {
 		args = append(args, p)
 	}
-	return st.exec(args...)
+	switch err := st.exec(args...); kind {
+	case stmtInserted:
+		return stepped(err, "", false)
+	case stmtUpdated:
+		return stepped(err, cols, false)
+	case stmtCreated, stmtRecreated, stmtDeleted:
+		return stepped(err, "", true)
+	default:
+		return err
+	}
 }
 
 // findKey returns the short key of a primary key. If there is none it creates one, or returns 0 where create is false.

@@ -440,3 +440,24 @@ func TestMendedLostRow(t *testing.T) {
 		expect(t, d, mended, "SELECT id, x FROM t", "", `1 | "one"`)
 	})
 }
+
+// A write to a cell at the highest version that is merged elsewhere is one that nobody else takes.
+func TestMendedPinned(t *testing.T) {
+	inBoth(t, func(t *testing.T, mended bool, opened func() *engineDB) {
+		a, b := opened(), openOurs(t, ":memory:")
+		makeCRR(a, plainSQL)
+		makeCRR(b, plainSQL)
+		a.run("INSERT INTO t VALUES (1, 'one', 1)")
+		a.run("INSERT INTO crsql_changes VALUES ('t', x'010901', 'x', 'pinned', 9007199254740991, 1, x'aa', 1, 0)")
+		seen := b.pull(a, 0)
+		_, err := a.try("UPDATE t SET x = 'for itself'")
+		if mended != (err != nil && strings.Contains(err.Error(), "pinned")) {
+			t.Errorf("the write: %v", err)
+		}
+		expect(t, a, mended, "SELECT x FROM t", `"for itself"`, `"pinned"`)
+		if mended {
+			b.pull(a, seen)
+		}
+		expect(t, b, mended, "SELECT x FROM t", `"pinned"`, `"pinned"`)
+	})
+}

@@ -59,7 +59,6 @@ type rowMerge struct {
 
 	// What is to be written, besides the dirty cells.
 	del          bool // delete the row
-	create       bool // create the row
 	zero         bool // set the versions of the clocks that are there to 0
 	sentinel     bool // write cl as the sentinel's version, with:
 	sentinelSite changeset.SiteID
@@ -82,7 +81,7 @@ type rowMerge struct {
 func (e *engine) mergeRun(dbVersion int64, run []changeset.Change, offset int) (int64, ChangeErrors, error) {
 	t := e.tables[run[0].Table]
 	if t == nil {
-		return 0, refuseAll(run, offset, "the table is not a CRR of this database", nil), nil
+		return 0, refuseAll(run, offset, noTable, nil), nil
 	}
 	m := &e.merger
 	if reason, err := m.start(e, t, dbVersion, run[0].PK); reason != "" {
@@ -357,7 +356,7 @@ func (m *rowMerge) decide(c *changeset.Change) (changeset.Action, string) {
 	}
 	action := changeset.Resolve(local, c)
 	if !known && action >= changeset.ActionCreateAndWrite {
-		return 0, "the table has no such column"
+		return 0, noColumn
 	}
 	return action, ""
 }
@@ -407,10 +406,10 @@ func (m *rowMerge) take(c *changeset.Change, action changeset.Action) {
 	switch action {
 	case changeset.ActionDelete:
 		clear(m.cells)
-		m.del, m.create, m.zero = true, false, false
+		m.del, m.zero = true, false
 		m.setSentinel(c)
 	case changeset.ActionCreate, changeset.ActionCreateAndWrite:
-		m.create, m.zero = true, true
+		m.zero = true
 		for i := range m.cells {
 			m.cells[i].version = 0
 		}

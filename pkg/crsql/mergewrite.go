@@ -34,7 +34,7 @@ func (m *rowMerge) flush(impacted *int64) error {
 
 // clean forgets what was to be written.
 func (m *rowMerge) clean() {
-	m.del, m.create, m.zero, m.sentinel, m.impacted = false, false, false, false, 0
+	m.del, m.zero, m.sentinel, m.impacted = false, false, false, 0
 	for i := range m.cells {
 		m.cells[i].dirty = false
 		m.cells[i].value = changeset.Value{}

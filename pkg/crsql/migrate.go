@@ -41,18 +41,7 @@ func (db *DB) PlanMigration(ctx context.Context, schema string) (MigrateReport, 
 
 func (db *DB) migrate(ctx context.Context, schema string, end error) (report MigrateReport, err error) {
 	err = db.transact(ctx, func(s *session) error {
-		// As a statement of the connection: one that ctx can interrupt.
-		args := []changeset.Value{changeset.TextString(schema)}
-		prepared, err := s.prepare(ctx, "SELECT crsql_automigrate(?)", args)
-		if err != nil {
-			return err
-		}
-		_, err = s.each(ctx, prepared, args, ignoreRow)
-		if err := errors.Join(err, prepared.Close()); err != nil {
-			return fmt.Errorf("migrate the database: %w", err)
-		}
-		report = s.engine.migrated
-		if report.Changes, err = s.engine.pendingChanges(); err != nil {
+		if report, err = s.migrate(ctx, schema, nil); err != nil {
 			return err
 		}
 		return end
@@ -64,6 +53,25 @@ func (db *DB) migrate(ctx context.Context, schema string, end error) (report Mig
 		return MigrateReport{}, err
 	}
 	return report, nil
+}
+
+// migrate brings the database to the schema, in the session's transaction, and leaves alone what keep says.
+func (s *session) migrate(ctx context.Context, schema string, keep *keeper) (MigrateReport, error) {
+	s.engine.keep = keep
+	defer func() { s.engine.keep = nil }()
+	// As a statement of the connection: one that ctx can interrupt.
+	args := []changeset.Value{changeset.TextString(schema)}
+	prepared, err := s.prepare(ctx, "SELECT crsql_automigrate(?)", args)
+	if err != nil {
+		return MigrateReport{}, err
+	}
+	_, err = s.each(ctx, prepared, args, ignoreRow)
+	if err := errors.Join(err, prepared.Close()); err != nil {
+		return MigrateReport{}, fmt.Errorf("migrate the database: %w", err)
+	}
+	report := s.engine.migrated
+	report.Changes, err = s.engine.pendingChanges()
+	return report, err
 }
 
 // pendingChanges counts the clocks that this transaction has written.

@@ -5,7 +5,7 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 )
@@ -27,6 +27,24 @@ var replicaSQL = []string{
 		cid TEXT NOT NULL, val, col_version INTEGER NOT NULL, site BLOB NOT NULL, cl INTEGER NOT NULL, seq INTEGER NOT NULL, reason TEXT NOT NULL)`,
 	`CREATE INDEX IF NOT EXISTS crmesh_parked_version ON crmesh_parked (local_version)`,
 	`CREATE INDEX IF NOT EXISTS crmesh_parked_cell ON crmesh_parked (tbl, pk, cid)`,
+	// What is parked is counted as it comes and goes: to count it anew for each Apply would take time in proportion to it.
+	`CREATE TABLE IF NOT EXISTS crmesh_parked_count (tbl TEXT NOT NULL, reason TEXT NOT NULL, changes INTEGER NOT NULL, bytes INTEGER NOT NULL,
+		PRIMARY KEY (tbl, reason)) WITHOUT ROWID`,
+	`INSERT INTO crmesh_parked_count SELECT tbl, reason, count(*), sum(` + parkedBytes("") + `) FROM crmesh_parked
+		WHERE NOT EXISTS (SELECT 1 FROM crmesh_parked_count) GROUP BY tbl, reason`,
+	`CREATE TRIGGER IF NOT EXISTS crmesh_parked_in AFTER INSERT ON crmesh_parked BEGIN
+		INSERT INTO crmesh_parked_count VALUES (NEW.tbl, NEW.reason, 1, ` + parkedBytes("NEW.") + `)
+			ON CONFLICT DO UPDATE SET changes = changes + 1, bytes = bytes + excluded.bytes; END`,
+	`CREATE TRIGGER IF NOT EXISTS crmesh_parked_out AFTER DELETE ON crmesh_parked BEGIN
+		UPDATE crmesh_parked_count SET changes = changes - 1, bytes = bytes - ` + parkedBytes("OLD.") + `
+			WHERE tbl = OLD.tbl AND reason = OLD.reason;
+		DELETE FROM crmesh_parked_count WHERE tbl = OLD.tbl AND reason = OLD.reason AND changes <= 0; END`,
+}
+
+// parkedBytes is what a row of crmesh_parked takes, in SQL. It counts for MaxParkedBytes.
+func parkedBytes(row string) string {
+	return fmt.Sprintf("%d + length(%[2]spk) + length(CAST(coalesce(%[2]sval, '') AS BLOB)) + length(CAST(%[2]stbl || %[2]scid || %[2]sreason AS BLOB))",
+		parkedRowBytes, row)
 }
 
 // Keys of crmesh_meta.
@@ -34,9 +52,16 @@ const (
 	metaFormat   = "format"
 	metaHigh     = "high_water"     // highest local version that was ever reported
 	metaOwnHigh  = "own_high_water" // highest own version among those
-	metaVersions = "'" + metaHigh + "', '" + metaOwnHigh + "'"
+	metaVersions = "'" + metaHigh + "', '" + metaOwnHigh + "', '" + metaUnmet + "'"
 	metaHome     = "home"        // where the file is: see home
 	metaCertain  = "certain_own" // own versions above it may be in use in another file; none: no such doubt
+	metaUnmet    = "unmet_own"   // the own version at the first open since a peer was met
+
+	metaGeneration = "schema_generation" // of the schema: see Replica.Migrate
+	metaSeen       = "schema_seen"       // the highest generation that a peer offered, or that was made here
+	metaAsked      = "schema_asked"      // the schema that Replica.Migrate was given last
+	metaTried      = "schema_tried"      // the schema_version at which all that is parked was tried last
+	metaDropped    = "schema_dropped "   // and a table or column: the generation at which it was dropped here on purpose
 )
 
 // Prepared statements of the replica, beside those of the engine in statementkind.go.
@@ -65,6 +90,8 @@ const (
 	stmtParkedAll                              // parked changes behind a local version and id, some
 	stmtParkedCount                            // how many are above a local version
 	stmtParkedLeft                             // how many of a local version, behind an id
+	stmtParkedSum                              // how many there are in all, and their bytes
+	stmtMeta                                   // a number of crmesh_meta
 )
 
 // A Replica reads and applies the changes of a database for its peers. Its methods may be called from any goroutine.
@@ -75,13 +102,19 @@ const (
 type Replica struct {
 	db *DB
 
-	mu     sync.Mutex       // guards the following
-	places map[string]int64 // of the tables in the walk through an entry, from firstPlace; they only grow
-	schema Schema           // as of schemaVersion
-	known  int64            // PRAGMA schema_version of schema; unknown: none was read
+	mu     sync.Mutex            // guards the following
+	places map[string]int64      // of the tables in the walk through an entry, from firstPlace; they only grow
+	schema Schema                // as of schemaVersion
+	known  int64                 // PRAGMA schema_version of schema; unknown: none was read
+	trees  map[string]*tableTree // what Digest has left, by table
 
 	side       sideRecord // as it was written last
 	sideFailed bool       // it could not be, and that was logged
+
+	quota  quota // of parked changes
+	opened int64 // own versions above it may be in use elsewhere, if the whole machine was put back: see Renew
+
+	met atomic.Bool // somebody reads the replica's entries, or others' are applied
 }
 
 // OpenReplica prepares a database for replication. It creates the replica's own tables, which begin with crmesh_, and
@@ -92,13 +125,13 @@ type Replica struct {
 // in the log says so; all that it holds stays, under the origin that it had. That takes one transaction, in proportion to
 // what the database holds. See Clone for copies on purpose.
 func OpenReplica(ctx context.Context, db *DB) (*Replica, error) {
-	r := &Replica{db: db, places: make(map[string]int64), known: unknown}
+	r := &Replica{db: db, places: make(map[string]int64), known: unknown, quota: quota{MaxParked, MaxParkedBytes}}
 	now, err := homeOf(db.path)
 	if err != nil {
 		return nil, err
 	}
 	r.side = readSide(db.lock)
-	var renewed *renewal
+	var settled settledHome
 	err = db.transact(ctx, func(s *session) error {
 		for _, sql := range replicaSQL {
 			if err := s.run(ctx, sql); err != nil {
@@ -111,17 +144,17 @@ func OpenReplica(ctx context.Context, db *DB) (*Replica, error) {
 		if err := s.engine.checkFormat(); err != nil {
 			return err
 		}
-		renewed, err = s.settleHome(now, r.side)
+		settled, err = s.settleHome(now, r.side)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	if renewed != nil {
-		db.log.Warn("the database goes on under a new site id: "+renewed.reason, "old", renewed.old.String(), "new", renewed.new.String(),
-			"entries", renewed.entries, "took", renewed.took.Round(time.Millisecond))
+	if settled.renewed != nil {
+		db.logRenewal(settled.renewed)
 	}
-	db.seal = seal
+	r.opened = settled.own
+	db.seal = r.seal
 	// Seals what was committed while no replica was there.
 	if err := db.transact(ctx, func(*session) error { return nil }); err != nil {
 		return nil, err

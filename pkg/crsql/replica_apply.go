@@ -20,7 +20,8 @@ const sliceChanges = 256
 // refuses it, is parked: kept and passed on under the group's local version, and tried again by ReplayParked. That is
 // an effect, unless the same cell is parked already as it is or with a later change.
 //
-// A request beyond the package's bounds is refused whole, with an ErrLimit.
+// A request beyond the package's bounds is refused whole, with an ErrLimit. Where no more may be parked, Apply fails with a
+// *ParkedError that names the group: apply the others without it.
 //
 // Apply blocks as DB.Write does, but lets other writers go between: it takes a transaction of its own for each
 // Options.ApplySlice of work, the last of which stores claims and resume points. A group that is cut becomes an entry for
@@ -33,6 +34,7 @@ func (r *Replica) Apply(ctx context.Context, q ApplyRequest) (ApplyResult, error
 	result := ApplyResult{
 		Ls: make([]int64, len(q.Groups)), Changed: make([]int64, len(q.Groups)), Parked: make([]int, len(q.Groups)),
 	}
+	r.met.Store(true)
 	var site changeset.SiteID
 	for at, done := (progress{}), false; !done; {
 		err := r.db.transact(ctx, func(s *session) error {
@@ -40,6 +42,7 @@ func (r *Replica) Apply(ctx context.Context, q ApplyRequest) (ApplyResult, error
 			if err != nil {
 				return err
 			}
+			a.quota = r.quota
 			if at, err = a.slice(ctx, q.Groups, at, time.Now().Add(r.db.slice), &result); err != nil {
 				return err
 			}
@@ -76,6 +79,9 @@ func (a *applier) slice(ctx context.Context, groups []Group, at progress, deadli
 			end := endOfRow(g.Changes, min(at.change+sliceChanges, len(g.Changes)))
 			changed, parked, err := a.apply(g.Changes[at.change:end])
 			if err != nil {
+				if full := (*ParkedError)(nil); errors.As(err, &full) {
+					full.Group = at.group
+				}
 				return at, err
 			}
 			if (changed > 0 || parked > 0) && !used {
@@ -114,15 +120,16 @@ func endOfRow(changes []changeset.Change, end int) int {
 type applier struct {
 	e *engine
 	l int64 // the last that was given out or may not be
+
+	quota   quota // of parked changes
+	parked  quota // how many there are, or somewhat more
+	counted bool  // parked is known
 }
 
 // newApplier returns the applier of a transaction in which nothing has been written yet.
 func newApplier(s *session) (*applier, error) {
 	// What others committed since the last transaction is none of what is going to be applied: tell them apart now.
-	if err := seal(s); err != nil {
-		return nil, err
-	}
-	v, err := s.engine.readVersions()
+	v, err := s.seal()
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +152,11 @@ func (a *applier) apply(changes []changeset.Change) (changed int64, parked int, 
 		return 0, 0, err
 	}
 	for _, f := range failed {
-		added, err := a.e.park(next, &changes[f.Index], f.Reason)
+		c, reason := &changes[f.Index], parkedReason(f)
+		if err := a.reserve(c, reason); err != nil {
+			return 0, 0, err
+		}
+		added, err := a.e.park(next, c, reason)
 		if err != nil {
 			return 0, 0, err
 		}

@@ -165,7 +165,7 @@ func TestReplay(t *testing.T) {
 	if applied, err := n.ReplayParked(context.Background()); err != nil || applied != 0 {
 		t.Fatalf("%d applied, %v", applied, err)
 	}
-	if _, err := n.CreateTables(context.Background(), []TableSchema{{"nowhere", "CREATE TABLE nowhere (id INTEGER PRIMARY KEY NOT NULL, title TEXT)"}}); err != nil {
+	if _, err := n.CreateTables(context.Background(), []TableSchema{{Name: "nowhere", SQL: "CREATE TABLE nowhere (id INTEGER PRIMARY KEY NOT NULL, title TEXT)"}}); err != nil {
 		t.Fatal(err)
 	}
 	before := n.state().Heads
@@ -222,7 +222,7 @@ func TestCreateTables(t *testing.T) {
 		"": "no SQL statement",
 		"CREATE TABLE IF NOT EXISTS 'note2' (id INTEGER PRIMARY KEY NOT NULL)": "another table",
 	} {
-		_, err := b.CreateTables(context.Background(), []TableSchema{{"t", sql}})
+		_, err := b.CreateTables(context.Background(), []TableSchema{{Name: "t", SQL: sql}})
 		var refused *SchemaError
 		if !errors.As(err, &refused) || !strings.Contains(refused.Reason, want) {
 			t.Errorf("%s: got %v, want %q", sql, err, want)
@@ -232,7 +232,7 @@ func TestCreateTables(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"crsql_x", "CRMESH_log2", "sqlite_y", "t__crsql_clock", ""} {
-		if _, err := b.CreateTables(context.Background(), []TableSchema{{name, "CREATE TABLE " + ident(name) + " (id INTEGER PRIMARY KEY NOT NULL)"}}); !errors.As(err, new(*SchemaError)) {
+		if _, err := b.CreateTables(context.Background(), []TableSchema{{Name: name, SQL: "CREATE TABLE " + ident(name) + " (id INTEGER PRIMARY KEY NOT NULL)"}}); !errors.As(err, new(*SchemaError)) {
 			t.Errorf("the name %q: got %v", name, err)
 		}
 	}

@@ -292,6 +292,10 @@ func runFleet(t *testing.T, seed uint64, renew bool) error {
 // TestCopies: whatever is copied, cloned, moved and put back, nothing is lost that was committed before a copy was made or
 // after one was put back, and in the end all are equal.
 func TestCopies(t *testing.T) {
+	const renamedThenPutBackTwice = 12931921655663372310
+	if err := runFleet(t, renamedThenPutBackTwice, true); err != nil {
+		t.Errorf("seed %d: %v", uint64(renamedThenPutBackTwice), err)
+	}
 	first := rand.Uint64()
 	for i := range uint64(envInt(t, "CRMESH_COPIES", defaultCopies)) {
 		if err := runFleet(t, first+i, true); err != nil {

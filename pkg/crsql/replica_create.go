@@ -7,15 +7,19 @@ import (
 	"strings"
 )
 
-// SchemaError says why a table that a peer has was not created here. It is the fault of whoever sent the statement.
+// SchemaError says why a table or a column that a peer has was not created here, or why its schema was not taken. It is the
+// fault of whoever sent the statement.
 type SchemaError struct {
-	Table  string
+	Table  string // empty: the whole schema
 	Reason string // a sentence without its full stop
 }
 
 // Error returns the reason, with the table.
 func (e *SchemaError) Error() string {
-	return fmt.Sprintf("the table %s was not created: %s", nameText(e.Table), e.Reason)
+	if e.Table == "" {
+		return "the schema of a peer was not taken: " + e.Reason
+	}
+	return fmt.Sprintf("the table %s of a peer was not taken: %s", nameText(e.Table), e.Reason)
 }
 
 // CreateTables creates those of the tables that do not exist, as CRRs, and leaves those that exist as they are. It does

@@ -14,6 +14,7 @@ type versions struct {
 	parked  int64 // highest of the parked changes
 	high    int64 // highest that was ever reported; a version above it was committed by another program just now
 	ownHigh int64 // highest own one that was ever reported
+	unmet   int64 // the own version at the first open since a peer was met; unknown: one was met
 }
 
 func (v versions) newest() int64 { return max(v.clocks, v.parked) }
@@ -21,7 +22,7 @@ func (v versions) heads() Heads  { return Heads{Own: v.ownHigh, Newest: v.newest
 
 // readVersions reads them in the session's transaction.
 func (e *engine) readVersions() (versions, error) {
-	var v versions
+	v := versions{unmet: unknown}
 	for _, clock := range e.clockTables {
 		n, err := e.newestOf(clock)
 		if err != nil {
@@ -40,10 +41,13 @@ func (e *engine) readVersions() (versions, error) {
 		return v, err
 	}
 	return v, st.each(nil, func(row []driver.Value) error {
-		if toText(row[0]) == metaHigh {
+		switch toText(row[0]) {
+		case metaHigh:
 			v.high = toInt64(row[1])
-		} else {
+		case metaOwnHigh:
 			v.ownHigh = toInt64(row[1])
+		default:
+			v.unmet = toInt64(row[1])
 		}
 		return nil
 	})
@@ -51,33 +55,47 @@ func (e *engine) readVersions() (versions, error) {
 
 // seal runs at the end of each write transaction. It stores the high waters, so that nothing is ever reported that a
 // restart would forget, and lifts the floor of the next db_version where the clocks have fallen below them.
-func seal(s *session) error {
-	if err := s.current(); err != nil { // the transaction may have changed the schema
+func (r *Replica) seal(s *session) error {
+	v, err := s.seal()
+	if err != nil || v.unmet == unknown || !r.met.Load() {
 		return err
+	}
+	return s.engine.exec("DELETE FROM main.crmesh_meta WHERE key = '" + metaUnmet + "'")
+}
+
+// seal is that for what is there by now, and returns the versions, as they are sealed.
+func (s *session) seal() (versions, error) {
+	if err := s.current(); err != nil { // the transaction may have changed the schema
+		return versions{}, err
 	}
 	e := s.engine
 	v, err := e.readVersions()
 	if err != nil {
-		return err
+		return v, err
 	}
 	if newest := v.newest(); newest > v.high {
 		// An applier stores the high water of what it applies: this was written here, or by another program.
 		v.high, v.ownHigh = newest, newest
 		if err := e.setMeta(metaHigh, v.high); err != nil {
-			return err
+			return v, err
 		}
 		if err := e.setMeta(metaOwnHigh, v.ownHigh); err != nil {
-			return err
+			return v, err
 		}
 	}
 	if v.clocks < v.high {
-		return e.liftFloor(v.high)
+		return v, e.liftFloor(v.high)
 	}
-	return nil
+	return v, nil
 }
 
 func (e *engine) setMeta(key string, n int64) error {
 	return e.write(stmtSetMeta, "INSERT INTO main.crmesh_meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", key, n)
+}
+
+// metaNumber returns a number of crmesh_meta, 0 where there is none.
+func (e *engine) metaNumber(key string) (int64, error) {
+	return e.number(stmtMeta, "SELECT value FROM main.crmesh_meta WHERE key = ?", key)
 }
 
 // settled runs f in a snapshot whose local versions are all within the high waters. Where another program has committed
@@ -126,11 +144,15 @@ func (r *Replica) State(ctx context.Context) (State, error) {
 		if state.Resume, err = s.engine.siteNumbers("SELECT site, reached FROM main.crmesh_resume"); err != nil {
 			return err
 		}
-		parked, err := s.engine.query("SELECT count(*) FROM main.crmesh_parked")
+		parked, err := s.engine.parkedSum()
 		if err != nil {
 			return err
 		}
-		state.Parked = toInt64(parked[0][0])
+		tried, err := s.engine.metaNumber(metaTried)
+		if err != nil {
+			return err
+		}
+		state.Parked, state.Untried = parked.changes, parked.changes > 0 && tried != s.engine.schemaVersion
 		state.Schema, err = r.readSchema(s.engine)
 		return err
 	})

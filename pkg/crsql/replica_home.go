@@ -67,7 +67,7 @@ func (e *engine) lookHome(now home, side sideRecord, v versions) (foundHome, err
 	if found.reason = now.moved(before); found.reason != "" {
 		return found, nil
 	}
-	if !side.valid || side.site != e.siteID && now.Path != before.Path { // of the file that was here before
+	if !side.valid {
 		found.doubt = true
 		return found, nil
 	}
@@ -77,10 +77,16 @@ func (e *engine) lookHome(now home, side sideRecord, v versions) (foundHome, err
 		}
 		return found, nil
 	}
-	// The record may lag behind a renewal that a crash cut off from it: then the database knows the site.
+	// The record may lag behind a renewal that a crash cut off from it: then the database knows the site. Where it does not, the
+	// record is of a renewal that this file lacks, or of another database that was here before this one was moved in: nobody can
+	// tell, and a new site id too many costs little.
 	former, err := e.query("SELECT 1 FROM main.crsql_site_id WHERE site_id = ?", siteBytes(side.site))
-	if err == nil && len(former) == 0 {
+	switch {
+	case err != nil:
+	case len(former) == 0:
 		found.reason = "the file was put back from an older copy"
+	case now.Path != before.Path:
+		found.doubt = true
 	}
 	return found, err
 }
@@ -93,28 +99,46 @@ func (e *engine) storeHome(h home) error {
 	return e.exec("INSERT OR REPLACE INTO main.crmesh_meta VALUES (?, ?)", metaHome, string(text))
 }
 
+// settledHome is what settleHome did.
+type settledHome struct {
+	renewed *renewal // nil: the file is what it was
+	// Own versions above it may be in use elsewhere, if the whole machine was put back: the version at this opening, or
+	// where no peer was met since, at an earlier one.
+	own int64
+}
+
 // settleHome finds out whether the database is a copy, or was restored from one, and gives it a new site id if so: in one
 // transaction, the first that a Replica makes, so that nothing was written or announced under numbers that another
 // file may have used.
-func (s *session) settleHome(now home, side sideRecord) (*renewal, error) {
+func (s *session) settleHome(now home, side sideRecord) (settledHome, error) {
 	e := s.engine
 	v, err := e.readVersions()
 	if err != nil {
-		return nil, err
+		return settledHome{}, err
 	}
 	found, err := e.lookHome(now, side, v)
 	if err != nil {
-		return nil, err
+		return settledHome{}, err
 	}
-	var done *renewal
+	done := settledHome{own: v.ownHigh}
 	if found.reason != "" {
-		if done, err = e.renew(v, found.reason); err != nil {
-			return nil, fmt.Errorf("give the database a new site id, because %s: %w", found.reason, err)
+		certain, err := e.certain(v)
+		if err != nil {
+			return done, err
 		}
+		if done.renewed, err = e.renew(v, certain, found.reason); err != nil {
+			return done, fmt.Errorf("give the database a new site id, because %s: %w", found.reason, err)
+		}
+		done.own = done.renewed.own
 	} else if found.doubt {
 		if err := e.doubt(v); err != nil {
-			return nil, err
+			return done, err
 		}
+	}
+	if v.unmet != unknown && done.renewed == nil {
+		done.own = min(done.own, v.unmet)
+	} else if err := e.setMeta(metaUnmet, done.own); err != nil {
+		return done, err
 	}
 	return done, e.storeHome(now)
 }

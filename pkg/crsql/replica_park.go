@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 )
@@ -18,6 +19,116 @@ func parkedChange(row []driver.Value, l int64) changeset.Change {
 		Table: toText(row[0]), PK: toBytes(row[1]), CID: toText(row[2]), Val: fromDriver(row[3]), ColVersion: toInt64(row[4]),
 		DBVersion: l, Site: changeset.SiteID(toBytes(row[5])), CL: toInt64(row[6]), Seq: toInt64(row[7]),
 	}
+}
+
+// ParkedError is Apply's error for a change that can be neither applied nor parked, because as much is parked as may be.
+// It is the fault of the group's sender, or of the tables here, which have to be brought up to date.
+type ParkedError struct {
+	Group          int // its index in the request
+	Changes, Bytes int64
+}
+
+// Error says what to do.
+func (e *ParkedError) Error() string {
+	return fmt.Sprintf("%d changes of %d MB are put aside already because they do not fit the tables here, and no more are taken: "+
+		"bring the tables of this database up to date, or end the peer that sends them", e.Changes, e.Bytes>>20)
+}
+
+// Why changes are refused that belong to no table or column here.
+const (
+	noTable  = "the table is not a CRR of this database"
+	noColumn = "the table has no such column"
+)
+
+// parkedReason is why a change is parked, so that changes for one reason are counted together.
+func parkedReason(f *ChangeError) string {
+	switch f.Reason {
+	case noTable:
+		return "there is no such table here"
+	case noColumn:
+		return "the table has no column " + nameText(f.CID)
+	}
+	if errors.As(f.Err, new(refusal)) {
+		return f.Reason + ": " + shorten(f.Err.Error())
+	}
+	return f.Reason
+}
+
+// parkedRowBytes is counted for each parked change beside its names, key and value.
+const parkedRowBytes = 100
+
+// quota is a number of parked changes and their bytes.
+type quota struct{ changes, bytes int64 }
+
+func (e *engine) parkedSum() (q quota, err error) {
+	st, err := e.stmts.get(statementKey{kind: stmtParkedSum}, func() string {
+		return "SELECT coalesce(sum(changes), 0), coalesce(sum(bytes), 0) FROM main.crmesh_parked_count"
+	})
+	if err != nil {
+		return q, err
+	}
+	row, _, err := st.first()
+	if err != nil {
+		return q, err
+	}
+	return quota{toInt64(row[0]), toInt64(row[1])}, nil
+}
+
+// reserve counts a change that is about to be parked. Past the quota it looks how much there really is: what was put in
+// the place of others counts once.
+func (a *applier) reserve(c *changeset.Change, reason string) error {
+	size := int64(parkedRowBytes + len(c.PK) + c.Val.Size() + len(c.Table) + len(c.CID) + len(reason))
+	for range 2 {
+		if a.counted && a.parked.changes < a.quota.changes && a.parked.bytes+size <= a.quota.bytes {
+			a.parked.changes++
+			a.parked.bytes += size
+			return nil
+		}
+		var err error
+		if a.parked, err = a.e.parkedSum(); err != nil {
+			return err
+		}
+		a.counted = true
+	}
+	return &ParkedError{Changes: a.parked.changes, Bytes: a.parked.bytes}
+}
+
+// Parked is what is parked.
+type Parked struct {
+	Changes int64         `json:"changes"`
+	Bytes   int64         `json:"bytes"`  // that these take, about
+	Tables  []ParkedTable `json:"tables"` // the MaxParkedTables with the most changes
+	More    int64         `json:"more"`   // how many lines Tables lacks
+}
+
+// ParkedTable is the changes to a table that are parked for one reason.
+type ParkedTable struct {
+	Table   string `json:"table"`
+	Reason  string `json:"reason"`
+	Changes int64  `json:"changes"`
+}
+
+// MaxParkedTables is how many lines Parked.Tables has.
+const MaxParkedTables = 50
+
+// Parked returns what is parked now. It takes time in proportion to the number of tables and reasons.
+func (r *Replica) Parked(ctx context.Context) (Parked, error) {
+	var parked Parked
+	err := r.db.snapshot(ctx, func(s *session) error {
+		sum, err := s.engine.parkedSum()
+		if err != nil {
+			return err
+		}
+		parked = Parked{Changes: sum.changes, Bytes: sum.bytes}
+		rows, err := s.engine.query("SELECT tbl, reason, changes, count(*) OVER () FROM main.crmesh_parked_count ORDER BY changes DESC, tbl, reason LIMIT ?",
+			int64(MaxParkedTables))
+		for _, row := range rows {
+			parked.Tables = append(parked.Tables, ParkedTable{toText(row[0]), toText(row[1]), toInt64(row[2])})
+			parked.More = toInt64(row[3]) - int64(len(parked.Tables))
+		}
+		return err
+	})
+	return parked, err
 }
 
 // park keeps a change that cannot be applied under local version l, in place of earlier ones to the same cell. It
@@ -66,11 +177,17 @@ func (e *engine) unpark(id int64) error {
 // many changes it could apply. It works in several transactions, between which others may write.
 func (r *Replica) ReplayParked(ctx context.Context) (applied int, err error) {
 	var at Position // of the last parked change that was tried: its local version and id
+	schema := int64(unknown)
 	for {
 		n, more := 0, false
 		err := r.db.transact(ctx, func(s *session) (err error) {
-			n, more, err = replay(s, &at)
-			return err
+			if schema == unknown {
+				schema = s.engine.schemaVersion
+			}
+			if n, more, err = replay(s, &at); err != nil || more || at == (Position{}) {
+				return err
+			}
+			return s.engine.setMeta(metaTried, schema) // at the first of them: what changed it since is tried once more
 		})
 		if err != nil {
 			return applied, err

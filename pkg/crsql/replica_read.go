@@ -18,13 +18,14 @@ const (
 const streamGrowth = 512
 
 // Read reads entries, in one snapshot. It blocks on the disk, in proportion to what it passes, and for as long as all
-// reading connections are in use. It returns soon after ctx ends.
+// reading connections are in use. It returns soon after ctx ends. The first one writes, too: that a peer was met.
 func (r *Replica) Read(ctx context.Context, q ReadRequest) (ReadResult, error) {
 	var result ReadResult
 	q, err := q.bounded()
 	if err != nil {
 		return ReadResult{}, err
 	}
+	first := r.met.CompareAndSwap(false, true)
 	err = r.settled(ctx, func(s *session, v versions) (err error) {
 		result = ReadResult{Next: q.After, Heads: v.heads()}
 		w, err := r.openWalk(s.engine, q.After)
@@ -45,6 +46,9 @@ func (r *Replica) Read(ctx context.Context, q ReadRequest) (ReadResult, error) {
 	})
 	if err != nil {
 		return ReadResult{}, err
+	}
+	if first {
+		_ = r.db.transact(ctx, func(*session) error { return nil }) // seals; else the next commit does
 	}
 	return result, nil
 }

@@ -2,11 +2,11 @@ package crsql
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 )
 
 // Schema returns the CRRs. It is cheap while the schema stays what it is. The caller must not change what it gets.
@@ -21,60 +21,56 @@ func (r *Replica) Schema(ctx context.Context) (Schema, error) {
 
 // readSchema returns the CRRs as they are in the session's transaction.
 func (r *Replica) readSchema(e *engine) (Schema, error) {
+	generation, err := e.metaNumber(metaGeneration)
+	if err != nil {
+		return Schema{}, err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.known == e.schemaVersion {
-		return r.schema, nil
-	}
-	var schema Schema
-	for _, t := range e.order {
-		rows, err := e.query("SELECT sql FROM main.sqlite_master WHERE type = 'table' AND name = ?", t.name)
+	if r.known != e.schemaVersion {
+		tables, err := e.readTableSchemas()
 		if err != nil {
 			return Schema{}, err
 		}
-		if len(rows) > 0 {
-			schema.Tables = append(schema.Tables, TableSchema{Name: t.name, SQL: toText(rows[0][0])})
-		}
+		r.schema, r.known = Schema{Hash: changeset.SchemaHash(tables), Version: e.schemaVersion, Tables: tables}, e.schemaVersion
 	}
-	slices.SortFunc(schema.Tables, func(a, b TableSchema) int { return strings.Compare(a.Name, b.Name) })
-	if len(schema.Tables) > 0 {
-		text, err := e.schemaText(schema.Tables)
-		if err != nil {
-			return Schema{}, err
-		}
-		schema.Hash = sha256.Sum256(text)
-	}
-	r.schema, r.known = schema, e.schemaVersion
+	schema := r.schema
+	schema.Generation = generation
 	return schema, nil
 }
 
-// schemaText returns what the schema hash of docs/PROTOCOL.md is a hash of.
-func (e *engine) schemaText(tables []TableSchema) ([]byte, error) {
-	var text []byte
-	for _, table := range tables {
-		text = append(append(text, table.Name...), 0)
-		rows, err := e.query(`SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_info(?, 'main') ORDER BY cid`, table.Name)
+// readTableSchemas describes the CRRs, in bytewise order of their names.
+func (e *engine) readTableSchemas() ([]TableSchema, error) {
+	var tables []TableSchema
+	for _, t := range e.order {
+		rows, err := e.query("SELECT sql FROM main.sqlite_master WHERE type = 'table' AND name = ?", t.name)
 		if err != nil {
-			return nil, fmt.Errorf("read the columns of %s: %w", table.Name, err)
+			return nil, err
 		}
-		for _, row := range rows {
-			text = append(append(text, toText(row[0])...), 0)
-			text = append(append(text, upperASCII(toText(row[1]))...), 0)
-			text = append(strconv.AppendInt(text, toInt64(row[2]), 10), 0)
-			text = append(append(text, toText(row[3])...), 0)
-			text = append(strconv.AppendInt(text, toInt64(row[4]), 10), 0)
+		if len(rows) == 0 {
+			continue
 		}
-		text = append(text, '\n')
+		table := TableSchema{Name: t.name, SQL: toText(rows[0][0])}
+		if table.Columns, err = e.readColumns(t.name); err != nil {
+			return nil, err
+		}
+		tables = append(tables, table)
 	}
-	return text, nil
+	slices.SortFunc(tables, func(a, b TableSchema) int { return strings.Compare(a.Name, b.Name) })
+	return tables, nil
 }
 
-func upperASCII(s string) string {
-	b := []byte(s)
-	for i, c := range b {
-		if 'a' <= c && c <= 'z' {
-			b[i] = c - 'a' + 'A'
+func (e *engine) readColumns(table string) ([]changeset.Column, error) {
+	rows, err := e.query(`SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_info(?, 'main') ORDER BY cid`, table)
+	if err != nil {
+		return nil, fmt.Errorf("read the columns of %s: %w", table, err)
+	}
+	columns := make([]changeset.Column, len(rows))
+	for i, row := range rows {
+		columns[i] = changeset.Column{
+			Name: toText(row[0]), Type: toText(row[1]), NotNull: toInt64(row[2]) != 0,
+			HasDefault: row[3] != nil, Default: toText(row[3]), Key: int(toInt64(row[4])),
 		}
 	}
-	return string(b)
+	return columns, nil
 }

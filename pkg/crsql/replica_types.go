@@ -88,13 +88,15 @@ type Heads struct {
 	Newest int64 // the highest local version of any entry; 0: none
 }
 
-// TableSchema is a CRR's name and its CREATE TABLE statement.
-type TableSchema struct{ Name, SQL string }
+// TableSchema is a CRR: its name, its CREATE TABLE statement and its columns.
+type TableSchema = changeset.TableSchema
 
 // Schema is the CRRs of a database.
 type Schema struct {
-	Hash   [32]byte      // see docs/PROTOCOL.md; zero: no CRR
-	Tables []TableSchema // in bytewise order of their names
+	Hash       [32]byte      // see docs/PROTOCOL.md; zero: no CRR
+	Generation int64         // see Replica.Migrate
+	Version    int64         // of the whole schema, CRRs or not: another one whenever anything in it may have changed
+	Tables     []TableSchema // in bytewise order of their names
 }
 
 // State is what a replica starts from.
@@ -105,4 +107,7 @@ type State struct {
 	Resume map[changeset.SiteID]int64 // see ApplyRequest
 	Schema Schema
 	Parked int64 // changes that could not be applied so far
+	// Untried says that some of these may fit the schema that is there now: it was changed while nobody looked, as by Migrate
+	// before the start. ReplayParked tells.
+	Untried bool
 }

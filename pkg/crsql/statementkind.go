@@ -88,21 +88,21 @@ func (t *table) sql(kind statementKind, cols string) string {
 	case stmtInsertedNew: // the same for a new key: FAIL, since there is nothing to undo, spares SQLite a journal for the statement
 		return "INSERT OR FAIL INTO " + t.clock() + clockColumns + "VALUES " + t.firstClocks(cols)
 	case stmtInserted: // key, db_version, first seq
-		return "INSERT INTO " + t.clock() + clockColumns + "VALUES " + t.firstClocks(cols) + " ON CONFLICT DO UPDATE SET col_version = col_version + 1, " + relocal
+		return "INSERT INTO " + t.clock() + clockColumns + "VALUES " + t.firstClocks(cols) + " ON CONFLICT DO UPDATE SET col_version = " + stepTo("col_version + 1") + ", " + relocal
 	case stmtUpdated: // key, db_version, seq; of one column
 		return "INSERT INTO " + t.clock() + clockColumns + "VALUES (?1," + literal(cols) + ",1,?2,0,?3)" +
-			" ON CONFLICT DO UPDATE SET col_version = col_version + 1, " + relocal
+			" ON CONFLICT DO UPDATE SET col_version = " + stepTo("col_version + 1") + ", " + relocal
 	case stmtUpdatedOne: // db_version, seq, pk...; the same without the key, if it and the column's clock are there
-		return "UPDATE " + t.clock() + " SET col_version = col_version + 1, db_version = ?, seq = ?, site_id = 0 WHERE key = (SELECT __crsql_key FROM " +
-			t.keys() + " WHERE " + isParams(t.pks) + ") AND col_name = " + literal(cols)
+		return "UPDATE " + t.clock() + " SET col_version = " + stepTo("col_version + 1") +
+			", db_version = ?, seq = ?, site_id = 0 WHERE key = (SELECT __crsql_key FROM " + t.keys() + " WHERE " + isParams(t.pks) + ") AND col_name = " + literal(cols)
 	case stmtCreated: // key, db_version, seq
 		return "INSERT INTO " + t.clock() + clockColumns + "VALUES (?1," + sentinel + ",1,?2,0,?3)" +
-			" ON CONFLICT DO UPDATE SET col_version = " + nextOdd + ", " + relocal
+			" ON CONFLICT DO UPDATE SET col_version = " + stepTo(nextOdd) + ", " + relocal
 	case stmtRecreated: // key, db_version, seq; only if there is a sentinel
-		return "UPDATE " + t.clock() + " SET col_version = " + nextOdd + ", db_version = ?2, seq = ?3, site_id = 0 WHERE key = ?1 AND col_name = " + sentinel
+		return "UPDATE " + t.clock() + " SET col_version = " + stepTo(nextOdd) + ", db_version = ?2, seq = ?3, site_id = 0 WHERE key = ?1 AND col_name = " + sentinel
 	case stmtDeleted: // key, db_version, seq
 		return "INSERT INTO " + t.clock() + clockColumns + "VALUES (?1," + sentinel + ",2,?2,0,?3)" +
-			" ON CONFLICT DO UPDATE SET col_version = col_version + 1, " + relocal
+			" ON CONFLICT DO UPDATE SET col_version = " + stepTo("col_version + 1") + ", " + relocal
 	case stmtDropClocks: // key
 		return "DELETE FROM " + t.clock() + " WHERE key = ? AND col_name IS NOT " + sentinel
 	case stmtSetClock: // key, col_version, db_version, seq; of one column, locally

@@ -112,6 +112,11 @@ func (tx *Tx) exec(st *sqlStatement, args []changeset.Value) (result Result, err
 	if err != nil {
 		return Result{}, err
 	}
+	switch st.word(0) {
+	case "INSERT", "REPLACE", "UPDATE", "DELETE", "WITH":
+	default: // SQLite would tell the numbers of the statement before it
+		return Result{}, nil
+	}
 	if result.RowsAffected, err = r.RowsAffected(); err != nil {
 		return Result{}, err
 	}

@@ -1,7 +1,7 @@
 package changeset
 
-// MaxVersion is the largest col_version, causal length, seq and db_version that a change may carry. It leaves room
-// below 2^63 for every later increment, and JavaScript numbers hold it exactly.
+// MaxVersion is the largest col_version, causal length, seq and db_version that a change may carry, and that is written
+// locally. JavaScript numbers hold it exactly.
 const MaxVersion = 1<<53 - 1
 
 // Local is what a database knows of the cell that a change is about.
