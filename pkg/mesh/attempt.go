@@ -26,6 +26,9 @@ const (
 	socketBuffer = 1 << 20
 	// receiveBuffer bounds what SCTP holds for us before we read it, in bytes.
 	receiveBuffer = 1 << 20
+	// retransmit bounds the pause before SCTP sends again what got no answer. pion doubles it up to a minute: a path that
+	// comes back would stay unused for about as long as it was away.
+	retransmit = 2 * time.Second
 
 	// acceptance waits: how long ICE hopes for a better pair of candidates. Host pairs are taken at once.
 	reflexiveWait = 200 * time.Millisecond
@@ -46,6 +49,7 @@ type attempt struct {
 	offered bool // the first offer was ours
 
 	local, remote signaling.End
+	ownSite       syncproto.SiteID // as we named it; empty: not yet
 	remoteSite    syncproto.SiteID
 	described     bool // remote and remoteSite are set: the first remote description is in
 
@@ -53,16 +57,21 @@ type attempt struct {
 	restartUntil time.Time // zero: no ICE restart goes on
 	restarted    time.Time // when it began
 	early        []webrtc.ICECandidateInit
+	sent         []signaling.Description // the last one of ours, and its candidates, at most maxRepeated
 
-	conn *conn         // nil until the channel is open
-	done chan struct{} // closed when the attempt ends, so that no callback of pion waits for the member
+	servers *[]webrtc.ICEServer // of the node, when candidates were last gathered
+	settled bool                // all candidates are gathered: pion may be given other servers
+	relays  int                 // candidates of ours that are relays
+	conn    *conn               // nil until the channel is open
+	done    chan struct{}       // closed when the attempt ends, so that no callback of pion waits for the member
 }
 
 // pionEvent is what a callback of pion tells the member. One of the fields after att is set.
 type pionEvent struct {
 	att       *attempt
-	candidate *webrtc.ICECandidate // with gathered
-	gathered  bool                 // a candidate, or the end of them (nil)
+	candidate *webrtc.ICECandidate     // with gathered
+	gathered  bool                     // a candidate, or the end of them (nil)
+	pair      *webrtc.ICECandidatePair // the path that is used from now on
 	ice       webrtc.ICEConnectionState
 	opened    datachannel.ReadWriteCloser
 	channel   *webrtc.DataChannel // with opened
@@ -71,14 +80,13 @@ type pionEvent struct {
 
 // newAttempt makes a PeerConnection with its channel. It opens no socket yet.
 func (m *member) newAttempt(session uint64) (*attempt, error) {
-	api, err := newAPI(&m.node.cfg, m.node.ports, m.log)
+	api, err := newAPI(&m.node.cfg, m.node.ports, m.node.timing, m.log)
 	if err != nil {
 		return nil, err
 	}
-	config := webrtc.Configuration{
-		Certificates: []webrtc.Certificate{m.node.certificate},
-		ICEServers:   m.node.iceServers(),
-	}
+	servers := m.node.servers.Load()
+	config := m.node.configuration()
+	config.Certificates = []webrtc.Certificate{m.node.certificate}
 	pc, err := api.NewPeerConnection(config)
 	if err != nil && len(config.ICEServers) > 0 {
 		m.log.Warn("the signaling server named ICE servers that cannot be used; going on without", "err", err)
@@ -92,13 +100,22 @@ func (m *member) newAttempt(session uint64) (*attempt, error) {
 	m.mu.Lock()
 	m.reached = LinkSignaling
 	m.mu.Unlock()
-	a := &attempt{session: session, started: time.Now(), pc: pc, done: make(chan struct{})}
+	a := &attempt{session: session, started: time.Now(), pc: pc, servers: servers, done: make(chan struct{})}
 	a.local.Nonce = m.node.nonce()
 	if err := m.watch(a); err != nil {
 		m.closeAttempt(a)
 		return nil, err
 	}
 	return a, nil
+}
+
+// configuration is what candidates are gathered with from now on.
+func (n *Node) configuration() webrtc.Configuration {
+	c := webrtc.Configuration{ICEServers: n.iceServers()}
+	if n.cfg.RelayOnly {
+		c.ICETransportPolicy = webrtc.ICETransportPolicyRelay
+	}
+	return c
 }
 
 // watch makes the channel and turns pion's callbacks into events of the member.
@@ -123,32 +140,52 @@ func (m *member) watch(a *attempt) error {
 	})
 	a.pc.OnICECandidate(func(c *webrtc.ICECandidate) { post(pionEvent{gathered: true, candidate: c}) })
 	a.pc.OnICEConnectionStateChange(func(s webrtc.ICEConnectionState) { post(pionEvent{ice: s}) })
+	a.pc.SCTP().Transport().ICETransport().OnSelectedCandidatePairChange(func(p *webrtc.ICECandidatePair) { post(pionEvent{pair: p}) })
 	a.pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
-		// ICE failing is not the end, a restart may help; but when ICE is up and the whole failed, DTLS did.
-		if s == webrtc.PeerConnectionStateFailed && a.pc.ICEConnectionState() == webrtc.ICEConnectionStateConnected {
+		switch {
+		case dtlsFailed(s, a.pc.ICEConnectionState()):
 			post(pionEvent{failed: errDTLS})
+		case s == webrtc.PeerConnectionStateConnected:
+			post(pionEvent{}) // for those who look at how far the link is
 		}
 	})
 	return nil
 }
 
-// closeAttempt ends the channel and the PeerConnection and waits until nothing of them runs.
+// closeTimeout bounds how long the end of a connection is waited for. It takes milliseconds, and some 100 of them where the
+// other side is gone. But SCTP can wait for itself for good, when a write fails while the other side repeats the end of its
+// handshake (seen with pion/sctp 1.12 on a machine with far too much to do): then the connection is left behind, with its
+// memory, rather than the member.
+const closeTimeout = 30 * time.Second
+
+// closeAttempt ends the channel and the PeerConnection and waits until nothing of them runs, or closeTimeout is over.
 func (m *member) closeAttempt(a *attempt) {
 	close(a.done)
-	if a.conn != nil {
-		a.conn.close(errClosed)
-	}
-	if err := a.pc.GracefulClose(); err != nil {
-		m.log.Debug("closing a connection", "err", err)
-	}
-	if a.conn != nil {
-		a.conn.wait()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		if a.conn != nil {
+			a.conn.close(errClosed)
+		}
+		if err := a.pc.GracefulClose(); err != nil {
+			m.log.Debug("closing a connection", "err", err)
+		}
+		if a.conn != nil {
+			a.conn.wait()
+		}
+	}()
+	timeout := time.NewTimer(closeTimeout)
+	defer timeout.Stop()
+	select {
+	case <-closed:
+	case <-timeout.C:
+		m.log.Error("a connection does not end, and is left behind; please report this", "after", closeTimeout)
 	}
 	m.node.connections.Add(-1)
 }
 
 // newAPI prepares pion for one connection.
-func newAPI(cfg *Config, p *ports, log *slog.Logger) (*webrtc.API, error) {
+func newAPI(cfg *Config, p *ports, t timing, log *slog.Logger) (*webrtc.API, error) {
 	n := cfg.Net
 	s := webrtc.SettingEngine{LoggerFactory: pionLogs{log}}
 	if n == nil {
@@ -156,21 +193,26 @@ func newAPI(cfg *Config, p *ports, log *slog.Logger) (*webrtc.API, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the network interfaces cannot be listed: %w", err)
 		}
-		s.SetIncludeLoopbackCandidate(onlyLoopback(std))
-		n = bigBuffers{std}
+		n = machineNet{std}
 	}
+	s.SetIncludeLoopbackCandidate(onlyLoopback(n))
 	s.SetNet(n)
 	s.DetachDataChannels()
 	s.SetSCTPMaxMessageSize(syncproto.MaxFrameAccepted)
 	s.SetSCTPMaxReceiveBufferSize(receiveBuffer)
+	s.SetSCTPRTOMax(retransmit)
 	// Names ending in .local are not looked up: a query of the local network can take for ever, and the checks that come
 	// from the other side tell its address anyway.
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetHostAcceptanceMinWait(0)
 	s.SetSrflxAcceptanceMinWait(reflexiveWait)
 	s.SetPrflxAcceptanceMinWait(reflexiveWait)
-	s.SetRelayAcceptanceMinWait(relayWait)
-	s.SetICETimeouts(SuspectAfter, DeadAfter, PingAfter)
+	if cfg.RelayOnly {
+		s.SetRelayAcceptanceMinWait(0) // there will be nothing better
+	} else {
+		s.SetRelayAcceptanceMinWait(relayWait)
+	}
+	s.SetICETimeouts(t.path, DeadAfter, PingAfter)
 	s.SetNetworkTypes(networkTypes)
 	s.SetLite(cfg.ICELite)
 	if mux := p.udpMux(); mux != nil {
@@ -211,10 +253,18 @@ func onlyLoopback(n transport.Net) bool {
 	return true
 }
 
-// bigBuffers is the network of the machine with larger socket buffers.
-type bigBuffers struct{ transport.Net }
+// machineNet is the network of the machine with larger socket buffers, and with the interfaces that it has when it is asked.
+type machineNet struct{ transport.Net }
 
-func (b bigBuffers) ListenUDP(network string, local *net.UDPAddr) (transport.UDPConn, error) {
+func (b machineNet) Interfaces() ([]*transport.Interface, error) {
+	now, err := stdnet.NewNet()
+	if err != nil {
+		return nil, err
+	}
+	return now.Interfaces()
+}
+
+func (b machineNet) ListenUDP(network string, local *net.UDPAddr) (transport.UDPConn, error) {
 	c, err := b.Net.ListenUDP(network, local)
 	if err != nil {
 		return nil, err

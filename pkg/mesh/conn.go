@@ -20,8 +20,12 @@ const (
 	// maxQueued bounds the messages that wait to be sent on one channel. The core has at most a window of changes in
 	// flight and a have every tick, so that a queue of this length means that nothing has moved for long: the link ends.
 	maxQueued = 1024
-	// maxControl bounds the pings and pongs that wait to be sent; what is beyond it is not sent.
-	maxControl = 16
+	// maxUnread is how many messages may wait for a peer that asks for digests: who reads no answer gets no further one.
+	maxUnread = 64
+	// maxControl bounds the pings and pongs that wait to be sent; what is beyond it is not sent. Nor are they where so many
+	// bytes wait inside the transport.
+	maxControl         = 16
+	maxControlBuffered = highWater + 64<<10
 )
 
 var (
@@ -44,6 +48,7 @@ type channel interface {
 type conn struct {
 	peer    signaling.PeerID
 	site    syncproto.SiteID // what the other side named during signaling
+	ownSite syncproto.SiteID // what we named
 	session uint64
 	own     signaling.End // for the role proof
 	remote  signaling.End
@@ -51,12 +56,14 @@ type conn struct {
 	ch      channel
 	log     *slog.Logger
 	timing  timing
+	relays  *relays
 	deliver func(*conn, syncproto.Message) // blocks until the message is taken or the conn is done
 	refuse  func(*conn, *syncproto.Error)  // likewise: the other side sent what is no message
 	doubt   func(*conn, bool)              // must not block: the link is suspect, or no longer
 
 	wake    chan struct{} // something to send, or the transport is low
 	control chan []byte   // pings and pongs to send
+	limit   relayLimit
 	done    chan struct{}
 	wg      sync.WaitGroup
 
@@ -79,6 +86,7 @@ func (c *conn) init() {
 	c.epoch = time.Now()
 	c.wake = make(chan struct{}, 1)
 	c.control = make(chan []byte, maxControl)
+	c.limit = newRelayLimit()
 	c.done = make(chan struct{})
 }
 
@@ -106,6 +114,13 @@ func (c *conn) send(m syncproto.Message) {
 	c.poke()
 }
 
+// queued returns how many messages wait to be sent.
+func (c *conn) queued() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.queue)
+}
+
 // finish ends the conn for the reason err, once what is queued was sent, or after timing.flush. It does not block.
 func (c *conn) finish(err error) {
 	c.mu.Lock()
@@ -127,6 +142,7 @@ func (c *conn) close(err error) {
 		return
 	}
 	c.finished = true
+	c.wg.Add(1)
 	if c.err == nil {
 		c.err = err
 	}
@@ -136,9 +152,12 @@ func (c *conn) close(err error) {
 	}
 	c.mu.Unlock()
 	close(c.done)
-	if err := c.ch.Close(); err != nil {
-		c.log.Debug("closing a channel", "err", err)
-	}
+	go func() { // it waits for a lock of SCTP's
+		defer c.wg.Done()
+		if err := c.ch.Close(); err != nil {
+			c.log.Debug("closing a channel", "err", err)
+		}
+	}()
 }
 
 // reason returns why the conn ended, or is about to.

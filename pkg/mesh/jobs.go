@@ -2,8 +2,9 @@ package mesh
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/crmesh/crmesh/pkg/mesh/syncproto"
 )
@@ -13,22 +14,29 @@ const maxReads = 2
 
 // result is what a job brings back to the loop; one of the fields before err is set.
 type result struct {
-	read   *syncproto.ReadResult
-	apply  *syncproto.ApplyResult
-	resume map[syncproto.SiteID]int64 // with apply
-	heads  *headsResult
-	schema syncproto.LinkID // tables of this link were created
-	err    error            // the store failed
+	read    *syncproto.ReadResult
+	apply   *syncproto.ApplyResult
+	resume  map[syncproto.SiteID]int64 // with apply
+	parked  *ParkedStatus              // with apply: changes were put aside
+	heads   *headsResult
+	schema  syncproto.LinkID // the schema of this link was looked at
+	renewed *renewed         // the store was asked for a new site id
+	err     error            // the store failed
+	look    *syncproto.LookResult
 }
 
 type headsResult struct {
 	heads  Heads
-	tables []syncproto.TableSchema // if the schema changed
+	schema bool // it changed, and the following are set
+	tables []syncproto.TableSchema
+	parked ParkedStatus
 }
 
 // job runs f on a goroutine of its own and posts what it returns. The core keeps their number small: one read and one
 // schema for each link, one apply, and the loop one of heads.
-func (n *Node) job(f func(ctx context.Context) result) {
+func (l *loop) job(f func(ctx context.Context) result) {
+	n := l.node
+	l.jobs++
 	n.wg.Go(func() {
 		r := f(n.ctx)
 		select {
@@ -39,7 +47,7 @@ func (n *Node) job(f func(ctx context.Context) result) {
 }
 
 func (l *loop) read(r syncproto.ReadRequest) {
-	l.node.job(func(ctx context.Context) result {
+	l.job(func(ctx context.Context) result {
 		select {
 		case l.reads <- struct{}{}:
 			defer func() { <-l.reads }()
@@ -56,31 +64,62 @@ func (l *loop) read(r syncproto.ReadRequest) {
 }
 
 func (l *loop) apply(r syncproto.ApplyRequest) {
-	l.node.job(func(ctx context.Context) result {
+	l.job(func(ctx context.Context) result {
 		out, err := l.store.Apply(ctx, r)
 		if err != nil {
 			return result{err: fmt.Errorf("changes cannot be written to the database: %w", err)}
 		}
 		out.ID = r.ID
-		return result{apply: &out, resume: r.Resume}
+		done := result{apply: &out, resume: r.Resume}
+		if slices.ContainsFunc(out.Parked, func(n int) bool { return n > 0 }) {
+			parked, err := l.store.Parked(ctx)
+			if err != nil {
+				return result{err: fmt.Errorf("what was put aside cannot be read from the database: %w", err)}
+			}
+			done.parked = &parked
+		}
+		return done
+	})
+}
+
+// lookInto looks into the database for another side. There is one such look at a time, beside reads.
+func (l *loop) lookInto(r syncproto.LookRequest) {
+	l.job(func(ctx context.Context) result {
+		out := syncproto.LookResult{ID: r.ID}
+		start := time.Now()
+		var err error
+		if r.Digest != nil {
+			out.Answer = new(syncproto.DigestAnswer)
+			*out.Answer, err = l.store.Digest(ctx, *r.Digest)
+		} else {
+			out.Entries, err = l.store.Rows(ctx, r.Resend.Table, r.Resend.Places, resendBytes)
+		}
+		if err != nil {
+			return result{err: fmt.Errorf("rows cannot be read from the database: %w", err)}
+		}
+		out.Millis = time.Since(start).Milliseconds()
+		return result{look: &out}
 	})
 }
 
 // heads asks the store how far it is, and what its tables are if the schema is not known. One such job runs at a time; what
 // happens while it runs makes for one more.
+//
+// While the site id is renewed that waits: the state that comes with the new one says it.
 func (l *loop) heads() {
 	l.headsAsked = l.headsBegun + 1
 	l.beginHeads()
 }
 
 func (l *loop) beginHeads() {
-	if l.headsBegun > l.headsDone || l.headsAsked <= l.headsDone {
+	if l.headsBegun > l.headsDone || l.headsAsked <= l.headsDone || l.renewals.reason != "" {
 		return
 	}
 	l.headsBegun++
-	known := l.schema
-	l.node.job(func(ctx context.Context) result {
-		out, err := l.readHeads(ctx, known)
+	known, untried := l.known, l.untried
+	l.untried = false
+	l.job(func(ctx context.Context) result {
+		out, err := l.readHeads(ctx, known, untried)
 		if err != nil {
 			return result{err: fmt.Errorf("the state of the database cannot be read: %w", err)}
 		}
@@ -88,9 +127,11 @@ func (l *loop) beginHeads() {
 	})
 }
 
-func (l *loop) readHeads(ctx context.Context, known [32]byte) (headsResult, error) {
+// readHeads reads the heads, and all that depends on the schema if it is not the known one, or what is put aside was not tried
+// with it.
+func (l *loop) readHeads(ctx context.Context, known Heads, untried bool) (headsResult, error) {
 	heads, err := l.store.Heads(ctx)
-	if err != nil || heads.SchemaHash == known {
+	if err != nil || !untried && heads.SchemaHash == known.SchemaHash && heads.Generation == known.Generation && heads.Schema == known.Schema {
 		return headsResult{heads: heads}, err
 	}
 	// What had no table before may have one now.
@@ -101,24 +142,21 @@ func (l *loop) readHeads(ctx context.Context, known [32]byte) (headsResult, erro
 	if err != nil {
 		return headsResult{}, err
 	}
+	parked, err := l.store.Parked(ctx)
+	if err != nil {
+		return headsResult{}, err
+	}
 	heads, err = l.store.Heads(ctx)
-	return headsResult{heads, tables}, err
+	return headsResult{heads, true, tables, parked}, err
 }
 
-func (l *loop) createTables(r syncproto.SchemaRequest) {
-	log := l.log
-	l.node.job(func(ctx context.Context) result {
-		// One at a time: a table that this database refuses costs no other.
-		for i := range r.Tables {
-			err := l.store.CreateTables(ctx, r.Tables[i:i+1])
-			var refused *RefusedError
-			if errors.As(err, &refused) {
-				log.Warn("a table was not created", "err", refused)
-			} else if err != nil {
-				return result{err: fmt.Errorf("tables cannot be created in the database: %w", err)}
-			}
+func (l *loop) takeSchema(r syncproto.SchemaRequest) {
+	known := l.known
+	l.job(func(ctx context.Context) result {
+		if err := l.store.TakeSchema(ctx, r); err != nil {
+			return result{err: fmt.Errorf("the schema of the database cannot be changed: %w", err)}
 		}
-		out, err := l.readHeads(ctx, [32]byte{})
+		out, err := l.readHeads(ctx, known, false)
 		if err != nil {
 			return result{err: fmt.Errorf("the state of the database cannot be read: %w", err)}
 		}

@@ -3,6 +3,7 @@ package mesh
 import (
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/pion/webrtc/v4"
@@ -11,7 +12,7 @@ import (
 	"github.com/crmesh/crmesh/pkg/signaling"
 )
 
-// maxMembers bounds the members of a room that are linked to. The core takes no more links.
+// maxMembers bounds the members of a room that are known. The core takes no more links.
 const maxMembers = syncproto.MaxLinks
 
 // statusTicks is how many ticks lie between two looks at rates and lags: one second.
@@ -30,8 +31,15 @@ type loop struct {
 	nextID  syncproto.LinkID
 	members map[signaling.PeerID]*member
 	listed  map[signaling.PeerID]signaling.Meta
+	near    *neighbours
+	visits  map[signaling.PeerID]struct{} // members that a link is wanted to though they are no neighbours, see visit
 	resume  map[syncproto.SiteID]int64
-	schema  [32]byte
+	known   Heads // as the core knows the schema of
+	untried bool  // what is put aside is to be tried though the schema is known
+	parked  ParkedStatus
+
+	answers map[syncproto.LinkID]chan<- *syncproto.DigestAnswer // who waits for one, see memberVerification.ask
+	via     map[signaling.PeerID]syncproto.LinkID               // over which link a member's last relayed envelope came
 
 	// Looks at the store's heads: asked for, begun and done, by number.
 	headsAsked, headsBegun, headsDone int
@@ -41,12 +49,16 @@ type loop struct {
 	serverErr error
 	waiting   []request
 	failed    error
+
+	jobs     int // whose results are to come
+	renewals renewals
 }
 
 // link is a conn as the core knows it.
 type link struct {
 	id       syncproto.LinkID
 	conn     *conn
+	live     bool      // both sides have said hello
 	behind   time.Time // since when the other side covers less than we do; zero: it does not
 	in, out  uint64    // bytes at the last look
 	rateIn   float64   // bytes a second
@@ -56,17 +68,27 @@ type link struct {
 
 func newLoop(n *Node, core *syncproto.Core, s State) *loop {
 	l := &loop{
-		node: n, core: core, store: n.cfg.Store, log: n.log, reads: make(chan struct{}, maxReads),
+		node: n, store: n.cfg.Store, log: n.log, reads: make(chan struct{}, maxReads),
 		links: map[syncproto.LinkID]*link{}, byConn: map[*conn]*link{}, members: map[signaling.PeerID]*member{},
-		listed: map[signaling.PeerID]signaling.Meta{},
-		resume: map[syncproto.SiteID]int64{}, schema: s.Heads.SchemaHash,
+		listed: map[signaling.PeerID]signaling.Meta{}, visits: map[signaling.PeerID]struct{}{}, answers: map[syncproto.LinkID]chan<- *syncproto.DigestAnswer{},
+		via: map[signaling.PeerID]syncproto.LinkID{},
 	}
+	self := signaling.Meta{Replica: n.cfg.Replica, Reader: !n.cfg.Keys.CanWrite()}
+	l.near = newNeighbours(signaling.Member{Peer: n.peer, Meta: self}, n.timing, l.listed)
+	n.setICEServers(iceServersOf(n.ownServers(nil)))
+	l.adopt(core, s)
+	return l
+}
+
+// adopt makes core, which was made of s, the one of this loop.
+func (l *loop) adopt(core *syncproto.Core, s State) {
+	l.core, l.known, l.parked, l.resume = core, s.Heads, s.Parked, map[syncproto.SiteID]int64{}
+	l.untried = s.Untried
 	for site, reached := range s.Resume {
 		l.resume[site] = reached
 	}
-	n.setICEServers(iceServersOf(n.ownServers(nil)))
-	core.SchemaChanged(s.Heads.SchemaHash, s.Tables)
-	return l
+	core.SchemaChanged(s.Heads.SchemaHash, s.Heads.Generation, s.Tables)
+	l.node.site.Store(&s.Site)
 }
 
 // run is the loop. Whatever happens, the core is told, and then asked what there is to do.
@@ -108,7 +130,8 @@ func (l *loop) run() {
 
 // work does what the core asks for, until it asks for nothing.
 func (l *loop) work() {
-	for {
+	l.renew()
+	for l.renewals.reason == "" {
 		r := l.core.Ready()
 		if r.Empty() {
 			return
@@ -125,7 +148,13 @@ func (l *loop) work() {
 			l.apply(*r.Apply)
 		}
 		for _, s := range r.Schemas {
-			l.createTables(s)
+			l.takeSchema(s)
+		}
+		if r.Look != nil {
+			l.lookInto(*r.Look)
+		}
+		for _, a := range r.Answers {
+			l.answered(a)
 		}
 		for _, c := range r.Closes {
 			l.closeLink(c)
@@ -137,8 +166,19 @@ func (l *loop) work() {
 }
 
 func (l *loop) linkEvent(e linkEvent) {
-	if e.up {
+	switch {
+	case e.up:
+		if l.renewals.reason != "" || e.conn.ownSite != *l.node.site.Load() {
+			e.conn.finish(errRenewing)
+			return
+		}
 		l.open(e.conn)
+		return
+	case e.network != nil:
+		l.networkChanged(e.network)
+		return
+	case e.relay != nil:
+		l.sendRelay(e.relay)
 		return
 	}
 	k := l.byConn[e.conn]
@@ -153,6 +193,10 @@ func (l *loop) linkEvent(e linkEvent) {
 		l.log.Warn("a peer sent what is no message", "peer", e.conn.peer, "err", e.refused)
 		l.core.Refuse(k.id, e.refused)
 	default:
+		if r, ok := e.message.(*syncproto.Relay); ok {
+			l.relayed(k, r)
+			return
+		}
 		l.step(k, e.message)
 	}
 }
@@ -178,6 +222,11 @@ func (l *loop) step(k *link, m syncproto.Message) {
 			Sentence: "the proof of the writer role does not fit this connection"})
 		return
 	}
+	if _, ok := m.(*syncproto.DigestRequest); ok && k.conn.queued() > maxUnread {
+		l.core.Refuse(k.id, &syncproto.Error{Code: syncproto.CodeFlow,
+			Sentence: "digests are asked for while the answers before are not read"})
+		return
+	}
 	l.core.Step(k.id, m)
 }
 
@@ -199,28 +248,42 @@ func (l *loop) closeLink(c syncproto.Close) {
 func (l *loop) forget(k *link) {
 	delete(l.links, k.id)
 	delete(l.byConn, k.conn)
+	delete(l.answers, k.id)
 	l.core.Close(k.id)
+	l.liveChanged()
 }
 
 func (l *loop) result(r result) {
+	l.jobs--
 	switch {
 	case r.err != nil:
 		l.failed = r.err
+	case r.renewed != nil:
+		l.failed = l.renewed(*r.renewed)
+	case l.renewals.reason != "" && r.heads == nil: // asked for by a core that is not to go on
 	case r.read != nil:
 		l.core.ReadDone(*r.read)
 	case r.apply != nil:
 		for site, reached := range r.resume {
 			l.resume[site] = reached
 		}
+		if r.parked != nil {
+			l.parked = *r.parked
+		}
 		l.core.Applied(*r.apply)
+	case r.look != nil:
+		l.core.LookDone(*r.look)
+	case r.heads != nil && l.renewals.reason != "":
+		l.headsDone = l.headsBegun
 	case r.heads != nil:
-		if r.heads.tables != nil || r.heads.heads.SchemaHash != l.schema {
-			l.schema = r.heads.heads.SchemaHash
-			l.core.SchemaChanged(l.schema, r.heads.tables)
+		if r.heads.schema {
+			l.known, l.parked = r.heads.heads, r.heads.parked
+			l.core.SchemaChanged(l.known.SchemaHash, l.known.Generation, r.heads.tables)
 		}
 		l.core.Committed(r.heads.heads.Own, r.heads.heads.Newest)
 		if r.schema != 0 {
 			l.core.SchemaApplied(r.schema)
+			l.heads() // what a look that began before this one brings may be older
 			return
 		}
 		l.headsDone = l.headsBegun
@@ -229,9 +292,14 @@ func (l *loop) result(r result) {
 }
 
 func (l *loop) tick() {
-	l.core.Tick()
+	if l.renewals.reason == "" {
+		l.core.Tick()
+	}
 	if l.ticks++; l.ticks%statusTicks == 0 {
 		l.look(time.Now())
+	}
+	if l.ticks%neighbourTicks == 0 {
+		l.lookAtNeighbours(time.Now())
 	}
 	l.checkWaiting()
 }
@@ -241,19 +309,26 @@ func (l *loop) event(e syncproto.Event) {
 	log := l.log.With("site", e.Remote)
 	switch e.Kind {
 	case syncproto.EventLive:
+		if k := l.links[e.Link]; k != nil {
+			k.live = true
+			l.liveChanged()
+		}
 		log.Debug("link live")
 	case syncproto.EventCaughtUp:
 		log.Info("caught up with the peer")
 	case syncproto.EventServed:
 		log.Info("the peer caught up with us")
 	case syncproto.EventSchemaDiffers:
-		log.Info("the peer has another schema; what has no table here is put aside until there is one")
+		// Before it has told its tables, which readers never do, there is nothing to say.
+		if d := l.differences(e.Link); len(d) > 0 {
+			log.Info("the peer has other tables; what does not fit here is put aside until it does", "differences", strings.Join(d, "; "))
+		}
 	case syncproto.EventTooLarge:
 		log.Warn("a value is too large for the peer and was left out", "table", e.Table, "column", e.CID, "bytes", e.Size)
 	case syncproto.EventStaleCopy:
-		log.Error("the peer has seen writes of this database that it does not hold: it was restored from an older copy; "+
-			"stop this peer, copy the file with peer clone, and start it on the clone",
-			"version", e.Version)
+		l.disputed(e, "a peer has seen writes of this database that it does not hold, so that it was restored from an older copy")
+	case syncproto.EventSameSite:
+		l.disputed(e, "another peer has the same site id, so that one database is a copy of the other")
 	case syncproto.EventVectorFull:
 		log.Warn("the database knows as many sites as it can; a new one is not counted")
 	case syncproto.EventParked:
@@ -261,6 +336,19 @@ func (l *loop) event(e syncproto.Event) {
 	case syncproto.EventRemoteError:
 		log.Warn("the peer reported an error", "err", e.Err)
 	}
+}
+
+// maxDifferences is how many differences of schemas a line of the log names; the status has them all.
+const maxDifferences = 5
+
+// differences returns how the tables of the other side of a link differ from ours, as far as it has told them.
+func (l *loop) differences(id syncproto.LinkID) []string {
+	for _, s := range l.core.Status().Links {
+		if s.Link == id {
+			return s.Differences[:min(len(s.Differences), maxDifferences)]
+		}
+	}
+	return nil
 }
 
 // shutdown takes leave of all links, ends what runs and waits for it.

@@ -11,7 +11,6 @@ import (
 	"github.com/pion/datachannel"
 	"github.com/pion/webrtc/v4"
 
-	"github.com/crmesh/crmesh/pkg/mesh/syncproto"
 	"github.com/crmesh/crmesh/pkg/signaling"
 )
 
@@ -26,10 +25,12 @@ type LinkState string
 
 // The states of a link, in their usual order.
 const (
+	LinkUnlinked   LinkState = "unlinked"   // none is needed: in a large room, members are linked over others
 	LinkWaiting    LinkState = "waiting"    // for our next attempt, or for the other side's
 	LinkSignaling  LinkState = "signaling"  // a description was sent, none has come back
 	LinkChecking   LinkState = "checking"   // ICE looks for a path
-	LinkSecuring   LinkState = "securing"   // there is a path; DTLS and SCTP are being set up
+	LinkSecuring   LinkState = "securing"   // there is a path; DTLS is being set up
+	LinkOpening    LinkState = "opening"    // it is encrypted; the data channel (SCTP) is being set up
 	LinkOpen       LinkState = "open"       // the channel is open
 	LinkSuspect    LinkState = "suspect"    // the channel is open, but silent
 	LinkRestarting LinkState = "restarting" // likewise, and ICE looks for another path
@@ -45,21 +46,37 @@ type member struct {
 	pion    chan pionEvent
 	doubts  chan doubt
 	poked   chan struct{} // look at listed and at the signaling server again
-	listed  atomic.Bool   // the room lists the member
+	renamed chan struct{} // we have a new site id
+	listed  atomic.Bool   // a link is wanted: the member is listed, and a neighbour of ours
+	asked   atomic.Bool   // it is not, but the other side wants one
+	left    atomic.Bool   // the room no longer lists it
+	moved   atomic.Bool   // with poked: the network changed
+	again   atomic.Bool   // with poked: what was sent may be lost, and there is another way
+	hurried bool          // it is asked for an offer at once; not changed once run has begun
+	// unknownUntil is how long the signaling server counts as not knowing the member, Unix nanoseconds.
+	unknownUntil atomic.Int64
 
 	// owned by run
 	att            *attempt
 	session        uint64 // highest session of ours
 	offeredSession uint64 // highest session that the other side offered
+	endedSession   uint64 // the latest session that is over
+	hurriedAfter   uint64 // the latest session that was over and offered again
 	early          *earlyCandidates
 	next           time.Time // when to try again
 	failures       int       // attempts in a row without an open channel
+	addressed      bool      // a description has come
+	probed         time.Time // when the open link was last probed; zero: never
+	probeDue       time.Time // when it should have answered; zero: it did, or not
+	mournUntil     time.Time // until when a link is tried though the room does not list the member
 
 	mu      sync.Mutex // guards the following
 	meta    signaling.Meta
 	state   LinkState
-	reached LinkState // how far the latest attempt has got
-	err     error     // why the last attempt or link ended
+	fails   int         // failures, as of state
+	reached LinkState   // how far the latest attempt has got
+	err     error       // why the last attempt or link ended
+	path    *PathStatus // of the current attempt, once ICE has found one; what it points to never changes
 }
 
 // doubt says that an open channel is suspect, or no longer.
@@ -80,8 +97,8 @@ func (m *member) signal(d signaling.Description) {
 	}
 }
 
-// list says whether the room lists the member. The link of one that is not listed lives on as long as it can, but is not
-// made again. It does not block.
+// list says whether a link is wanted. One that is not wanted lives on as long as it can, but is not made again. It does not
+// block.
 func (m *member) list(listed bool) {
 	m.listed.Store(listed)
 	m.poke()
@@ -94,11 +111,11 @@ func (m *member) poke() {
 	}
 }
 
-// run looks after the connection until ctx ends, or the room no longer lists the member and its link has ended.
+// run looks after the connection until ctx ends, or no link is wanted and there is none.
 func (m *member) run(ctx context.Context) {
 	defer func() { m.drop(errClosed) }()
 	m.next = time.Now()
-	if !m.offers() {
+	if !m.offers() && !m.hurried && !m.node.timing.bothOffer {
 		m.next = m.next.Add(m.node.timing.want)
 	}
 	timer := time.NewTimer(0)
@@ -108,7 +125,11 @@ func (m *member) run(ctx context.Context) {
 		var err error
 		select {
 		case d := <-m.signals:
+			m.addressed = true
 			err = m.handle(d)
+			if err == nil && m.att == nil && m.asked.Load() && m.offers() && d.Kind == signaling.KindWant {
+				err = m.offer() // only asked for: now or never
+			}
 		case e := <-m.pion:
 			if e.att == m.att {
 				err = m.transport(e)
@@ -123,6 +144,8 @@ func (m *member) run(ctx context.Context) {
 			err = m.due()
 		case <-m.poked:
 			err = m.reconsider()
+		case <-m.renamed:
+			m.begin()
 		case <-ctx.Done():
 			return
 		}
@@ -131,7 +154,10 @@ func (m *member) run(ctx context.Context) {
 			m.log.Info("no link", "err", err)
 			m.failed(err)
 		}
-		if !m.listed.Load() && (m.att == nil || m.att.conn == nil) {
+		if m.over() {
+			if m.att != nil { // the other side need not wait for its end
+				_ = m.send(signaling.Description{Kind: signaling.KindBye, Session: m.att.session})
+			}
 			return
 		}
 		m.show()
@@ -153,6 +179,8 @@ func (m *member) wakeTime() time.Time {
 		return m.next
 	case m.att.conn == nil:
 		return m.att.started.Add(m.node.timing.attempt)
+	case !m.probeDue.IsZero():
+		return m.probeDue
 	case !m.att.restartUntil.IsZero():
 		return m.att.restartUntil
 	default:
@@ -165,12 +193,14 @@ func (m *member) due() error {
 	switch now := time.Now(); {
 	case now.Before(m.wakeTime()):
 		return nil
-	case m.att == nil && m.offers():
+	case m.att == nil && (m.offers() || m.node.timing.bothOffer):
 		return m.offer()
 	case m.att == nil:
 		return m.want()
 	case m.att.conn == nil:
 		return errNoAnswer
+	case !m.probeDue.IsZero():
+		return m.probeOver(m.att)
 	default:
 		// The restart is over. Something was heard since it began: then the link is well again.
 		a := m.att
@@ -192,13 +222,6 @@ func (m *member) want() error {
 	return nil
 }
 
-func (m *member) send(d signaling.Description) error {
-	if err := m.node.signaler.Send(m.id, d); err != nil {
-		return &signalError{d.Kind, err}
-	}
-	return nil
-}
-
 // transport takes an event of pion about the current attempt.
 func (m *member) transport(e pionEvent) error {
 	a := m.att
@@ -208,7 +231,11 @@ func (m *member) transport(e pionEvent) error {
 	case e.opened != nil:
 		m.open(a, e.opened, e.channel)
 	case e.gathered:
-		m.gathered(a, e.candidate)
+		return m.gathered(a, e.candidate)
+	case e.pair != nil:
+		m.mu.Lock()
+		m.path = &PathStatus{e.pair.Local.Typ.String(), e.pair.Remote.Typ.String()}
+		m.mu.Unlock()
 	case e.ice == webrtc.ICEConnectionStateFailed && a.conn == nil:
 		return errNoPath
 	case e.ice == webrtc.ICEConnectionStateFailed, e.ice == webrtc.ICEConnectionStateDisconnected:
@@ -218,7 +245,17 @@ func (m *member) transport(e pionEvent) error {
 }
 
 // gathered sends a candidate of ours. One that is not sent may cost a path, but need not.
-func (m *member) gathered(a *attempt, c *webrtc.ICECandidate) {
+func (m *member) gathered(a *attempt, c *webrtc.ICECandidate) error {
+	a.settled = c == nil
+	switch {
+	case c != nil && c.Typ == webrtc.ICECandidateTypeRelay:
+		a.relays++
+		if m.node.cfg.RelayOnly { // it would name the address that the relay was asked from
+			c.RelatedAddress, c.RelatedPort = "0.0.0.0", 0
+		}
+	case c == nil && m.node.cfg.RelayOnly && a.relays == 0:
+		return ErrNoRelay
+	}
 	d := signaling.Description{Kind: signaling.KindCandidate, Session: a.session}
 	if c != nil {
 		init := c.ToJSON()
@@ -230,13 +267,14 @@ func (m *member) gathered(a *attempt, c *webrtc.ICECandidate) {
 	if err := m.send(d); err != nil {
 		m.log.Debug("a candidate was not sent", "err", err)
 	}
+	return nil
 }
 
 // open makes a conn of the channel and hands it to the loop.
 func (m *member) open(a *attempt, raw datachannel.ReadWriteCloser, dc *webrtc.DataChannel) {
 	c := &conn{
-		peer: m.id, site: a.remoteSite, session: a.session, own: a.local, remote: a.remote,
-		ch: &dataChannel{raw, dc}, log: m.log, timing: m.node.timing,
+		peer: m.id, site: a.remoteSite, ownSite: a.ownSite, session: a.session, own: a.local, remote: a.remote,
+		ch: &dataChannel{raw, dc}, log: m.log, timing: m.node.timing, relays: m.node.relays,
 		deliver: m.node.deliver, refuse: m.node.refuse,
 		doubt: func(c *conn, suspect bool) {
 			select {
@@ -248,13 +286,22 @@ func (m *member) open(a *attempt, raw datachannel.ReadWriteCloser, dc *webrtc.Da
 	c.init()
 	a.conn = c
 	m.failures = 0
+	m.probed, m.probeDue = time.Time{}, time.Time{}
 	m.node.linkUp(c) // before its first message
 	c.start()
 }
 
-// reconsider restarts ICE for a link that was suspect while there was nobody to pass on the offer.
+// reconsider restarts ICE for a link that was suspect while there was nobody to pass on the offer, and repeats what may be lost.
 func (m *member) reconsider() error {
-	if a := m.att; a != nil && a.conn != nil && a.conn.silence() >= m.node.timing.suspect {
+	if m.moved.Swap(false) {
+		if err := m.look(); err != nil {
+			return err
+		}
+	}
+	if m.again.Swap(false) {
+		m.repeat()
+	}
+	if a := m.att; a != nil && a.conn != nil && (a.conn.silence() >= m.node.timing.suspect || m.unheard(a)) {
 		return m.restart(a)
 	}
 	return nil
@@ -282,9 +329,8 @@ func (m *member) linkEnded() {
 		err = errEnded
 	}
 	m.drop(err)
-	var refused *syncproto.Error
 	wait := m.node.timing.backoff(m.failures)
-	if errors.As(err, &refused) || errors.Is(err, errBye) {
+	if onPurpose(err) {
 		wait = m.node.timing.refused
 	}
 	if !m.offers() && errors.Is(err, errDead) {
@@ -305,6 +351,16 @@ func (m *member) failed(err error) {
 	m.next = time.Now().Add(wait)
 }
 
+// hurry begins at once what waits for its time, unless the link was ended on purpose.
+func (m *member) hurry() {
+	m.mu.Lock()
+	err := m.err
+	m.mu.Unlock()
+	if m.att == nil && !onPurpose(err) {
+		m.next = time.Now()
+	}
+}
+
 // drop closes the current attempt, if there is one.
 func (m *member) drop(err error) {
 	a := m.att
@@ -312,14 +368,16 @@ func (m *member) drop(err error) {
 		return
 	}
 	m.att = nil
+	m.endedSession = a.session
 	if a.conn != nil {
 		a.conn.close(err)
 	}
 	m.closeAttempt(a)
 	if a.conn != nil {
+		m.mourn(err)
 		m.node.linkDown(a.conn)
 	}
 	m.mu.Lock()
-	m.err = err
+	m.err, m.path = err, nil
 	m.mu.Unlock()
 }

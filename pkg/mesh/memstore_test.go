@@ -3,12 +3,14 @@ package mesh
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
@@ -30,12 +32,26 @@ type memStore struct {
 	own     int64
 	tables  []syncproto.TableSchema
 	broken  error  // what every method returns
-	refused string // a table that CreateTables refuses; then it creates none
+	refused string // a table that TakeSchema leaves out
+	table   string // that write writes to
+	full    bool   // Apply refuses what is not of table t
+	parked  ParkedStatus
 	applies int
+	drop    func(changeset.Change) bool // changes that Apply loses, though it takes the claims for them
+
+	opened   int64 // own versions above it may be in use elsewhere
+	renewals int
+	noNew    error         // what Renew returns
+	renewing chan struct{} // if set: Renew waits until it is closed, or its context ends
+	hold     chan struct{} // likewise for Apply
+	waited   int           // calls that had to wait
 }
 
 type memCell struct {
 	change changeset.Change // DBVersion is the local version
+
+	sum    *changeset.RowSum // of the following
+	summed changeset.Change
 }
 
 type memOrigin struct {
@@ -47,7 +63,7 @@ func newMemStore(name string) *memStore {
 	sum := sha256.Sum256([]byte(name))
 	return &memStore{
 		site: syncproto.SiteID(sum[:16]), commits: make(chan struct{}, 1), cells: map[string]*memCell{},
-		log: map[int64]memOrigin{}, vector: syncproto.Vector{}, resume: map[syncproto.SiteID]int64{},
+		table: "t", log: map[int64]memOrigin{}, vector: syncproto.Vector{}, resume: map[syncproto.SiteID]int64{},
 		tables: []syncproto.TableSchema{{Name: "t", SQL: "CREATE TABLE t (k PRIMARY KEY NOT NULL, v)"}},
 	}
 }
@@ -66,7 +82,7 @@ func (s *memStore) write(value changeset.Value, keys ...string) {
 		if c := s.cells[string(pk)]; c != nil {
 			version = c.change.ColVersion + 1
 		}
-		s.cells[string(pk)] = &memCell{changeset.Change{Table: "t", PK: pk, CID: "v", Val: value, ColVersion: version,
+		s.cells[string(pk)] = &memCell{change: changeset.Change{Table: s.table, PK: pk, CID: "v", Val: value, ColVersion: version,
 			DBVersion: s.newest, Site: s.site, CL: 1, Seq: int64(i)}}
 	}
 	s.mu.Unlock()
@@ -78,6 +94,14 @@ func (s *memStore) write(value changeset.Value, keys ...string) {
 
 func (s *memStore) writeText(value string, keys ...string) {
 	s.write(changeset.TextString(value), keys...)
+}
+
+// addTable gives the store a table of its own.
+func (s *memStore) addTable(t syncproto.TableSchema) {
+	s.mu.Lock()
+	s.tables = append(s.tables, t)
+	s.mu.Unlock()
+	s.commits <- struct{}{}
 }
 
 // content is what two stores must agree on.
@@ -113,13 +137,13 @@ func (s *memStore) State(context.Context) (State, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return State{Site: s.site, Heads: s.headsLocked(), Vector: maps.Clone(s.vector), Resume: maps.Clone(s.resume),
-		Tables: slices.Clone(s.tables)}, s.broken
+		Tables: slices.Clone(s.tables), Parked: s.parked}, s.broken
 }
 
 func (s *memStore) headsLocked() Heads {
 	h := Heads{Own: s.own, Newest: s.newest}
 	if len(s.tables) > 0 {
-		h.SchemaHash = sha256.Sum256([]byte(fmt.Sprint(s.tables)))
+		h.SchemaHash, h.Schema = changeset.SchemaHash(s.tables), int64(len(s.tables))
 	}
 	return h
 }
@@ -186,14 +210,26 @@ func (s *memStore) Read(_ context.Context, r syncproto.ReadRequest) (syncproto.R
 	return out, s.broken
 }
 
-func (s *memStore) Apply(_ context.Context, r syncproto.ApplyRequest) (syncproto.ApplyResult, error) {
+func (s *memStore) Apply(ctx context.Context, r syncproto.ApplyRequest) (syncproto.ApplyResult, error) {
+	if err := s.await(ctx, &s.hold); err != nil {
+		return syncproto.ApplyResult{}, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.applies++
-	out := syncproto.ApplyResult{}
+	out := syncproto.ApplyResult{Own: s.own, Newest: s.newest}
+	for i, g := range r.Groups {
+		if s.full && g.Changes[0].Table != "t" {
+			out.Refused = &syncproto.Refusal{Group: i, Reason: "no more is put aside"}
+			return out, s.broken
+		}
+	}
 	for _, g := range r.Groups {
 		var l, changed int64
 		for _, c := range g.Changes {
+			if s.drop != nil && s.drop(c) {
+				continue
+			}
 			old := s.cells[string(c.PK)]
 			if old != nil && (old.change.ColVersion > c.ColVersion ||
 				old.change.ColVersion == c.ColVersion && changeset.Compare(old.change.Val, c.Val) >= 0) {
@@ -202,7 +238,7 @@ func (s *memStore) Apply(_ context.Context, r syncproto.ApplyRequest) (syncproto
 			l = s.newest + 1
 			changed++
 			c.DBVersion = l
-			s.cells[string(c.PK)] = &memCell{c}
+			s.cells[string(c.PK)] = &memCell{change: c}
 		}
 		if l > 0 {
 			s.newest = l
@@ -218,26 +254,198 @@ func (s *memStore) Apply(_ context.Context, r syncproto.ApplyRequest) (syncproto
 	return out, s.broken
 }
 
+func (s *memStore) Digest(_ context.Context, q syncproto.DigestRequest) (syncproto.DigestAnswer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := syncproto.DigestAnswer{Vector: maps.Clone(s.vector)}
+	if s.own > 0 {
+		out.Vector[s.site] = s.own
+	}
+	has := func(name string) bool {
+		return slices.ContainsFunc(s.tables, func(t syncproto.TableSchema) bool { return t.Name == name })
+	}
+	if len(q.Prefixes) > 0 {
+		out.Kind = syncproto.DigestNoTable
+		if has(q.Table) {
+			out.Kind = syncproto.DigestParts
+			scan := changeset.NewPartScan(q.Prefixes)
+			for _, r := range s.rowSums(q.Table) {
+				scan.Add(r)
+			}
+			out.Parts = scan.Parts()
+		}
+		return out, s.broken
+	}
+	for _, t := range s.tables {
+		if q.Table != "" && q.Table != t.Name {
+			continue
+		}
+		d := changeset.TableDigest{Table: t.Name, Columns: changeset.ColumnsDigest([]string{"k"}, []string{t.SQL})}
+		for _, r := range s.rowSums(t.Name) {
+			d.Sum.Add(r.Digest)
+		}
+		out.Tables = append(out.Tables, d)
+	}
+	slices.SortFunc(out.Tables, func(a, b changeset.TableDigest) int { return strings.Compare(a.Table, b.Table) })
+	return out, s.broken
+}
+
+// rowSums is called with mu held.
+func (s *memStore) rowSums(table string) []changeset.RowSum {
+	var h changeset.RowHasher
+	var out []changeset.RowSum
+	for _, cell := range s.cells {
+		c := &cell.change
+		if c.Table != table {
+			continue
+		}
+		if cell.sum == nil || cell.summed.ColVersion != c.ColVersion || !cell.summed.Val.Equal(c.Val) {
+			h.Begin(c.Table, c.PK, c.CL, true)
+			h.Cell(c.CID, c.ColVersion, c.Val)
+			cell.summed = *c
+			cell.sum = &changeset.RowSum{
+				Place: changeset.PlaceOf(c.PK), Key: c.PK, CL: c.CL, Versions: c.ColVersion, Digest: h.Sum(),
+			}
+		}
+		out = append(out, *cell.sum)
+	}
+	return out
+}
+
+func (s *memStore) Rows(_ context.Context, table string, places []changeset.Place, _ int) ([]syncproto.Entry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	by := map[int64]*syncproto.Entry{}
+	for _, cell := range s.cells {
+		c := cell.change
+		if c.Table != table || !slices.Contains(places, changeset.PlaceOf(c.PK)) {
+			continue
+		}
+		e := by[c.DBVersion]
+		if e == nil {
+			e = &syncproto.Entry{L: c.DBVersion, Origin: s.site, Version: c.DBVersion}
+			if origin, ok := s.log[e.L]; ok {
+				e.Origin, e.Version = origin.site, origin.version
+			}
+			by[e.L] = e
+		}
+		e.Changes = append(e.Changes, c)
+	}
+	var out []syncproto.Entry
+	for _, l := range slices.Sorted(maps.Keys(by)) {
+		out = append(out, *by[l])
+	}
+	return out, s.broken
+}
+
 func (s *memStore) Schema(context.Context) ([]syncproto.TableSchema, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.tables), s.broken
 }
 
-func (s *memStore) CreateTables(_ context.Context, tables []syncproto.TableSchema) error {
+func (s *memStore) TakeSchema(_ context.Context, r syncproto.SchemaRequest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, t := range tables {
-		if t.Name == s.refused {
-			return &RefusedError{t.Name, "its name is not to this store's liking"}
-		}
-	}
-	for _, t := range tables {
-		if !slices.ContainsFunc(s.tables, func(o syncproto.TableSchema) bool { return o.Name == t.Name }) {
+	for _, t := range r.Tables {
+		if t.Name != s.refused && !slices.ContainsFunc(s.tables, func(o syncproto.TableSchema) bool { return o.Name == t.Name }) {
 			s.tables = append(s.tables, t)
 		}
 	}
 	return s.broken
+}
+
+func (s *memStore) Parked(context.Context) (ParkedStatus, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.parked, s.broken
+}
+
+// copy is what a backup holds, or another machine that was made of one. It takes itself for the original.
+func (s *memStore) copy() *memStore {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := &memStore{site: s.site, table: s.table, commits: make(chan struct{}, 1), cells: map[string]*memCell{}, log: maps.Clone(s.log),
+		vector: maps.Clone(s.vector), resume: maps.Clone(s.resume), newest: s.newest, own: s.own, tables: slices.Clone(s.tables), opened: s.own}
+	for key, c := range s.cells {
+		out.cells[key] = &memCell{change: c.change}
+	}
+	return out
+}
+
+func (s *memStore) Renew(ctx context.Context, _ string) error {
+	if err := s.await(ctx, &s.renewing); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.renewals++
+	if s.noNew != nil {
+		return s.noNew
+	}
+	old, id := s.site, make([]byte, 16)
+	_, _ = rand.Read(id)
+	s.site, s.own, s.resume = syncproto.SiteID(id), 0, map[syncproto.SiteID]int64{}
+	if s.opened > 0 {
+		s.vector[old] = max(s.vector[old], s.opened)
+	}
+	l := s.newest + 1
+	for _, c := range s.cells {
+		if _, foreign := s.log[c.change.DBVersion]; foreign || c.change.DBVersion == l {
+			continue
+		}
+		if c.change.DBVersion <= s.opened {
+			continue
+		}
+		c.change.DBVersion, c.change.Site, s.newest, s.own = l, s.site, l, l
+		c.change.ColVersion++
+	}
+	for own := range s.opened {
+		if _, foreign := s.log[own+1]; !foreign {
+			s.log[own+1] = memOrigin{old, own + 1}
+		}
+	}
+	s.opened = s.own
+	return s.broken
+}
+
+// await waits until a channel of the store is closed, if there is one.
+func (s *memStore) await(ctx context.Context, which *chan struct{}) error {
+	s.mu.Lock()
+	until := *which
+	if until != nil {
+		s.waited++
+	}
+	s.mu.Unlock()
+	if until == nil {
+		return nil
+	}
+	select {
+	case <-until:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// block makes the calls that await a channel wait until it is closed.
+func (s *memStore) block(which *chan struct{}) chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*which = make(chan struct{})
+	return *which
+}
+
+func (s *memStore) siteID() syncproto.SiteID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.site
+}
+
+func (s *memStore) asked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.renewals
 }
 
 func (s *memStore) Replay(context.Context) error { return nil }

@@ -58,7 +58,7 @@ func (m *member) describe(a *attempt, sd webrtc.SessionDescription) error {
 	if err != nil {
 		return err
 	}
-	a.local.Fingerprint = fingerprint
+	a.local.Fingerprint, a.settled = fingerprint, false
 	if err := a.pc.SetLocalDescription(sd); err != nil {
 		return fmt.Errorf("our own description was refused: %w", err)
 	}
@@ -66,9 +66,12 @@ func (m *member) describe(a *attempt, sd webrtc.SessionDescription) error {
 }
 
 func (m *member) sendDescription(a *attempt, kind signaling.Kind, sdp string) error {
-	return m.send(signaling.Description{
-		Kind: kind, Session: a.session, SDP: sdp, Nonce: a.local.Nonce, Site: m.node.site16,
-	})
+	d := signaling.Description{Kind: kind, Session: a.session, SDP: sdp, Nonce: a.local.Nonce}
+	if a.ownSite == "" { // a restart names the same one
+		a.ownSite = *m.node.site.Load()
+	}
+	copy(d.Site[:], a.ownSite)
+	return m.send(d)
 }
 
 // handle takes a description from the other side. What it returns ended the current attempt, if there is one.
@@ -92,7 +95,20 @@ func (m *member) handle(d signaling.Description) error {
 
 func (m *member) takeOffer(d signaling.Description) error {
 	if a := m.att; a != nil && a.described && a.session == d.Session && a.remote.Nonce == d.Nonce {
+		if a.pc.RemoteDescription().SDP == d.SDP {
+			m.sendAgain(a) // what answered it may be lost, too
+			return nil
+		}
 		return m.takeRestart(a, d)
+	}
+	if d.Session == m.endedSession {
+		// It restarts what is over here: the other side does not know, or would not have to. Once, for what we do then may
+		// make it repeat the offer.
+		if m.hurriedAfter != d.Session {
+			m.hurriedAfter = d.Session
+			m.hurry()
+		}
+		return nil
 	}
 	if d.Session <= m.offeredSession {
 		m.log.Debug("dropped an offer that is over", "session", d.Session)
@@ -100,6 +116,7 @@ func (m *member) takeOffer(d signaling.Description) error {
 	}
 	if m.att != nil && m.att.offered && !m.att.described && m.offers() {
 		m.log.Debug("ignored an offer that crossed ours", "session", d.Session)
+		m.sendAgain(m.att) // which may be lost
 		return nil
 	}
 	// The old connection goes first: two between the same sockets would take each other's packets.
@@ -112,9 +129,25 @@ func (m *member) takeOffer(d signaling.Description) error {
 	m.att = a
 	a.early, m.early = m.earlyFor(d.Session), nil
 	if err := m.meet(a, d); err != nil {
+		if errors.Is(err, errBothLite) { // our description tells the other side
+			if err := m.answer(a, d); err != nil {
+				m.log.Debug("the other side was not told that both are ICE-lite", "err", err)
+			}
+		}
 		return err
 	}
 	return m.answer(a, d)
+}
+
+// later reports whether err says that there was no way to the other side, for a description which is sent again when there is
+// one: what has begun goes on until then.
+func (m *member) later(err error) bool {
+	var unsent *signalError
+	if !errors.As(err, &unsent) {
+		return false
+	}
+	m.log.Debug("a description waits for a way to the member", "err", err)
+	return true
 }
 
 // takeRestart answers an offer that restarts ICE on the connection that there is.
@@ -122,6 +155,7 @@ func (m *member) takeRestart(a *attempt, d signaling.Description) error {
 	if a.unanswered {
 		if m.offers() {
 			m.log.Debug("ignored a restart that crossed ours", "session", d.Session)
+			m.sendAgain(a) // which may be lost: then neither would be answered
 			return nil
 		}
 		if err := takeBack(a); err != nil {
@@ -157,7 +191,7 @@ func (m *member) answer(a *attempt, d signaling.Description) error {
 	if err := m.describe(a, sd); err != nil {
 		return err
 	}
-	if err := m.sendDescription(a, signaling.KindAnswer, sd.SDP); err != nil {
+	if err := m.sendDescription(a, signaling.KindAnswer, sd.SDP); err != nil && !m.later(err) {
 		return err
 	}
 	m.addEarly(a)
@@ -191,12 +225,12 @@ func (m *member) meet(a *attempt, d signaling.Description) error {
 	if err != nil {
 		return err
 	}
-	if m.node.cfg.ICELite && strings.Contains(d.SDP, "a=ice-lite\r\n") {
-		return errBothLite
-	}
 	a.remote = signaling.End{Fingerprint: fingerprint, Nonce: d.Nonce}
 	a.remoteSite = syncproto.SiteID(d.Site[:])
 	a.described = true
+	if m.node.cfg.ICELite && strings.Contains(d.SDP, "a=ice-lite\r\n") {
+		return errBothLite
+	}
 	return nil
 }
 
@@ -286,8 +320,12 @@ func (m *member) takeWant(d signaling.Description) {
 	}
 	a := m.att
 	if a != nil {
-		if a.conn == nil || a.unanswered || d.Session <= a.session {
+		if !a.described {
+			m.sendAgain(a) // it has none of ours: the offer may be lost, or come twice, which does no harm
 			return
+		}
+		if d.Session <= a.session {
+			return // it may have asked before it saw our offer
 		}
 		m.drop(errWantsAnew)
 	}
@@ -296,17 +334,32 @@ func (m *member) takeWant(d signaling.Description) {
 }
 
 // restart asks ICE for a new path on the connection that there is. It does nothing when that goes on already. Nor does it
-// while the signaling server is away: a restart gives up the old path at once, and that one may yet come back.
+// while nobody could pass the offer on: a restart gives up the old path at once, and that one may yet come back.
 func (m *member) restart(a *attempt) error {
-	if a.conn == nil || a.unanswered || !a.restartUntil.IsZero() || !m.node.introduced.Load() {
+	if a.conn == nil || a.unanswered || !a.restartUntil.IsZero() || !m.reachable() {
 		return nil
 	}
 	m.log.Info("the path to the peer is in doubt; restarting ICE")
-	m.beginRestart(a)
-	return m.sendOffer(a, &webrtc.OfferOptions{ICERestart: true})
+	return m.startRestart(a)
 }
 
+func (m *member) startRestart(a *attempt) error {
+	m.beginRestart(a)
+	if err := m.sendOffer(a, &webrtc.OfferOptions{ICERestart: true}); err != nil && !m.later(err) {
+		return err
+	}
+	return nil
+}
+
+// beginRestart has candidates gathered anew, at the servers that are known now: credentials of the old ones may be over.
 func (m *member) beginRestart(a *attempt) {
+	// pion reads its list while it gathers, without a lock.
+	if s := m.node.servers.Load(); s != a.servers && a.settled && a.pc.ICEGatheringState() == webrtc.ICEGatheringStateComplete {
+		a.servers = s
+		if err := a.pc.SetConfiguration(m.node.configuration()); err != nil {
+			m.log.Warn("the restart uses the ICE servers that the link began with", "err", err)
+		}
+	}
 	a.restarted = time.Now()
 	a.restartUntil = a.restarted.Add(m.node.timing.restart)
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/crmesh/crmesh/pkg/signaling"
 )
 
-// state returns the state of n's link to other.
-func (n *testNode) state(t testing.TB, other *testNode) LinkState {
+// member returns what n's status says of other; nothing if it does not know it.
+func (n *testNode) member(t testing.TB, other *testNode) MemberStatus {
 	t.Helper()
 	s, err := n.Status(t.Context())
 	if err != nil {
@@ -18,10 +18,16 @@ func (n *testNode) state(t testing.TB, other *testNode) LinkState {
 	}
 	for _, m := range s.Members {
 		if m.Peer == other.id.String() {
-			return m.State
+			return m
 		}
 	}
-	return "none"
+	return MemberStatus{State: "none"}
+}
+
+// state returns the state of n's link to other.
+func (n *testNode) state(t testing.TB, other *testNode) LinkState {
+	t.Helper()
+	return n.member(t, other).State
 }
 
 func linked(t testing.TB, nodes ...*testNode) {
@@ -69,6 +75,8 @@ func TestGlare(t *testing.T) {
 		rounds = 20
 	}
 	r := newRoom(t)
+	// On a machine that is busy a round takes long, and another restart would begin, whose offer nobody passes on.
+	r.timing.restart, r.timing.dead, r.timing.suspect, r.timing.path = time.Hour, time.Hour, time.Hour, time.Hour
 	a, b := r.add("a", 1), r.add("b", 2)
 	linked(t, a, b)
 	ca, cb := a.openConns(t)[0], b.openConns(t)[0]
@@ -79,9 +87,17 @@ func TestGlare(t *testing.T) {
 	}
 	offers := make(chan held, 1024)
 	answers := make(chan signaling.PeerID, 1024)
+	last, repeated := "", 0 // of the impolite side, which repeats an offer that was not lost
 	r.hub.hook(func(from, to signaling.PeerID, d signaling.Description) bool {
 		switch d.Kind {
 		case signaling.KindOffer:
+			if from == b.id && d.SDP == last {
+				repeated++
+				return false
+			}
+			if from == b.id {
+				last = d.SDP
+			}
 			offers <- held{from, to, d}
 			return false
 		case signaling.KindAnswer:
@@ -108,7 +124,7 @@ func TestGlare(t *testing.T) {
 		}
 		// Both hear each other again over the new path, and nothing is left of the restart.
 		start := time.Now()
-		until(t, fmt.Sprintf("round %d: both hear each other", round), 5*time.Second, func() bool {
+		until(t, fmt.Sprintf("round %d: both hear each other", round), 20*time.Second, func() bool {
 			ca.sendControl(pingFrame(ca))
 			cb.sendControl(pingFrame(cb))
 			return ca.heardSince(start) && cb.heardSince(start)
@@ -124,6 +140,51 @@ func TestGlare(t *testing.T) {
 	linked(t, a, b)
 	if a.openConns(t)[0] != ca || b.openConns(t)[0] != cb {
 		t.Error("the channel did not survive the restarts")
+	}
+	r.hub.mu.Lock()
+	defer r.hub.mu.Unlock()
+	if repeated != rounds {
+		t.Errorf("an offer was repeated in %d of %d rounds", repeated, rounds)
+	}
+}
+
+// TestGlareLost: of two restarts that cross, the one that is to be answered is lost. It is repeated as the other one comes, long
+// before the restart has taken its time, and the same channel goes on.
+func TestGlareLost(t *testing.T) {
+	r := newRoom(t)
+	r.timing.restart, r.timing.dead, r.timing.suspect, r.timing.path = time.Hour, time.Hour, time.Hour, time.Hour
+	a, b := r.add("a", 1), r.add("b", 2)
+	linked(t, a, b)
+	ca, cb := a.openConns(t)[0], b.openConns(t)[0]
+	both := make(chan struct{})
+	var ofA signaling.Description
+	lost := false
+	r.hub.hook(func(from, to signaling.PeerID, d signaling.Description) bool {
+		if d.Kind != signaling.KindOffer || ofA.SDP != "" && lost {
+			return true
+		}
+		if from == b.id {
+			lost = true
+		} else {
+			ofA = d
+		}
+		if ofA.SDP != "" && lost {
+			_ = r.hub.deliver(a.id, b.id, ofA)
+			close(both)
+		}
+		return false
+	})
+	ca.doubt(ca, true)
+	cb.doubt(cb, true)
+	<-both
+	start := time.Now()
+	until(t, "both hear each other", 20*time.Second, func() bool {
+		ca.sendControl(pingFrame(ca))
+		cb.sendControl(pingFrame(cb))
+		return ca.heardSince(start) && cb.heardSince(start)
+	})
+	if a.openConns(t)[0] != ca || b.openConns(t)[0] != cb {
+		t.Error("the channel did not survive")
 	}
 }
 
@@ -161,10 +222,10 @@ func TestCandidatesBeforeDescriptions(t *testing.T) {
 	}
 }
 
-// TestOfferLost drops the first offer: the other side asks, and gets a new one.
+// TestOfferLost drops the first offer: the other side asks, and gets it again at once, not when the attempt has taken its time.
 func TestOfferLost(t *testing.T) {
 	r := newRoom(t)
-	r.timing.attempt = 500 * time.Millisecond
+	r.timing.attempt = time.Hour
 	offers, wants := 0, 0
 	r.hub.hook(func(_, _ signaling.PeerID, d signaling.Description) bool {
 		switch d.Kind {
@@ -182,6 +243,84 @@ func TestOfferLost(t *testing.T) {
 	defer r.hub.mu.Unlock()
 	if offers < 2 || wants == 0 {
 		t.Errorf("%d offers and %d wants were seen", offers, wants)
+	}
+}
+
+// TestAnswerUnsent: the server goes away with the offer, so that the answer cannot be sent. It is when the server is back,
+// and the same attempt comes to its end.
+func TestAnswerUnsent(t *testing.T) {
+	r := newRoom(t)
+	r.timing.attempt, r.timing.want = time.Hour, time.Hour
+	r.timing.minBackoff, r.timing.maxBackoff = time.Hour, time.Hour
+	r.hub.hook(func(_, _ signaling.PeerID, d signaling.Description) bool {
+		r.hub.down = r.hub.down || d.Kind == signaling.KindOffer
+		return true
+	})
+	a, b := r.add("a", 1), r.add("b", 2)
+	until(t, "the offer is answered", 15*time.Second, func() bool {
+		m := a.member(t, b)
+		return m.State == LinkChecking || m.Error != ""
+	})
+	r.hub.hook(nil)
+	r.hub.setDown(false)
+	linked(t, a, b)
+}
+
+// TestAskedOften: the side that asks has given the attempt up, and the side that offers does not know, for no answer came. What
+// the one asks for and the other repeats does not make them talk without a pause.
+func TestAskedOften(t *testing.T) {
+	r := newRoom(t)
+	r.timing.want = 200 * time.Millisecond
+	wants := make(chan time.Time, 1024)
+	r.hub.hook(func(_, _ signaling.PeerID, d signaling.Description) bool {
+		if d.Kind == signaling.KindWant {
+			wants <- time.Now()
+		}
+		return d.Kind != signaling.KindAnswer
+	})
+	r.timing.attempt = time.Hour
+	r.add("offers", 2)
+	r.timing.attempt = 100 * time.Millisecond
+	r.add("asks", 1)
+	const asked = 10
+	first := receive(t, wants)
+	var last time.Time
+	for range asked {
+		last = receive(t, wants)
+	}
+	if span := last.Sub(first); span < asked/2*r.timing.want {
+		t.Errorf("it was asked %d times in %v", asked, span)
+	}
+}
+
+// TestAnswerLost drops the answer to the first offer, and what goes with it. When the server has been away and is back, both
+// sides repeat what they said, and the same attempt comes to its end.
+func TestAnswerLost(t *testing.T) {
+	r := newRoom(t)
+	r.timing.attempt, r.timing.want = time.Minute, time.Minute
+	a, b := r.add("a", 1), r.add("b", 2)
+	linked(t, a, b)
+	before := a.openConns(t)[0]
+	lost := make(chan struct{}, 1024)
+	sessions := map[uint64]bool{}
+	r.hub.hook(func(from, to signaling.PeerID, d signaling.Description) bool {
+		if d.Kind == signaling.KindOffer {
+			sessions[d.Session] = true
+		}
+		if from == a.id && d.Kind == signaling.KindAnswer {
+			lost <- struct{}{}
+		}
+		return from != a.id
+	})
+	other := b.openConns(t)[0]
+	before.close(errDead)
+	receive(t, lost)
+	r.hub.hook(nil)
+	r.hub.setDown(true)
+	r.hub.setDown(false)
+	relinked(t, a, b, before, other)
+	if len(sessions) != 1 || !sessions[a.openConns(t)[0].session] {
+		t.Errorf("it took other sessions than the one whose answer was lost: %v", sessions)
 	}
 }
 
@@ -267,7 +406,8 @@ func TestGhost(t *testing.T) {
 	a := r.add("a", 5)
 	ghost := r.add("same", 2)
 	linked(t, a, ghost)
-	// The ghost knows nothing of the newer one: they would refuse each other for having one site.
+	// The ghost is what is left of a page: it says nothing to the newer one, or both would renew their site.
+	r.hub.hook(func(from, to signaling.PeerID, _ signaling.Description) bool { return from == a.id || to == a.id })
 	fresh := r.add("same", 1)
 	until(t, "the newer link is the only one", 15*time.Second, func() bool {
 		c := a.openConns(t)
@@ -288,3 +428,37 @@ func receive[T any](t testing.TB, c <-chan T) T {
 }
 
 func pingFrame(c *conn) []byte { return syncproto.AppendPing(nil, c.pingToken()) }
+
+// TestAttemptOverAtOneSide: an attempt finds no path, and one side gives it up long before the other. What the other side
+// then says of it, or what the one that gave it up asks for, makes both begin anew at once: nobody waits for its own time.
+func TestAttemptOverAtOneSide(t *testing.T) {
+	for name, side := range map[string]struct {
+		early, late byte // by which the ids of the sides are ordered: the greater offers
+		announces   bool // the late side announces new addresses; otherwise the early one asks for an offer
+	}{
+		"the side that offers gets a restart": {2, 1, true},
+		"the side that asks gets a restart":   {1, 2, true},
+		"the side that offers is asked":       {1, 2, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRoom(t)
+			r.timing.minBackoff, r.timing.maxBackoff = time.Hour, time.Hour
+			r.timing.want, r.timing.path, r.timing.repair = time.Hour, time.Hour, time.Hour
+			r.hub.hook(func(_, _ signaling.PeerID, d signaling.Description) bool { return d.Kind != signaling.KindCandidate })
+			r.timing.attempt = time.Hour
+			late := r.add("late", side.late)
+			r.timing.attempt = time.Second
+			early := r.add("early", side.early)
+			until(t, "one side has given the attempt up, the other has not", 15*time.Second, func() bool {
+				return early.state(t, late) == LinkWaiting && early.member(t, late).Error != "" && late.state(t, early) == LinkChecking
+			})
+			r.hub.hook(nil)
+			moved := early
+			if side.announces {
+				moved = late
+			}
+			moved.inspect(t, func(l *loop) { l.networkChanged(&network{l.node.addresses(), time.Now()}) })
+			linked(t, early, late)
+		})
+	}
+}

@@ -32,6 +32,8 @@ type Config struct {
 	Peer signaling.PeerID
 	// Keys are those of the room. Without the writer's private key the Node is a reader: it receives only.
 	Keys signaling.Keys
+	// Replica says that the Signaler announces us as always on (signaling.Meta.Replica), which gives us more links in large rooms.
+	Replica bool
 	// Logger may be nil: nothing is logged.
 	Logger *slog.Logger
 	// Net is the network that connections are made over. nil: that of the machine.
@@ -50,6 +52,10 @@ type Config struct {
 	// ICELite makes the Node answer checks and send none, for a machine that everybody can reach. No ICE server is asked then,
 	// and two such peers cannot be linked with each other.
 	ICELite bool
+	// RelayOnly makes links over TURN relays alone: members learn no address of this machine, and nothing but the relay's is
+	// tried. Without a TURN server, from here or from the signaling server, no link comes about. It goes with neither ICELite
+	// nor ports and addresses to be reached at.
+	RelayOnly bool
 }
 
 func (c *Config) check() error {
@@ -75,20 +81,23 @@ type Node struct {
 	log         *slog.Logger
 	timing      timing
 	peer        signaling.PeerID
-	site        syncproto.SiteID
-	site16      [16]byte
+	site        atomic.Pointer[syncproto.SiteID] // of the database, as the loop knows it
 	signaler    Signaler
 	certificate webrtc.Certificate
 	ports       *ports // closed by the loop, when no member runs
+	relays      *relays
 
 	servers     atomic.Pointer[[]webrtc.ICEServer]
-	introduced  atomic.Bool  // the signaling server is there
-	connections atomic.Int64 // PeerConnections that are not closed
+	network     atomic.Pointer[network] // nil: it did not change since the start
+	introduced  atomic.Bool             // the signaling server is there
+	connections atomic.Int64            // PeerConnections that are not closed
 
 	events   chan linkEvent
 	results  chan result
 	ended    chan *member // whose run returned
 	requests chan request
+
+	verifying sync.Mutex // held by a call of Verify
 
 	ctx     context.Context // of everything that the Node started
 	cancel  context.CancelFunc
@@ -112,10 +121,7 @@ func start(ctx context.Context, cfg Config, t timing) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the state of the database cannot be read: %w", err)
 	}
-	core, err := syncproto.New(syncproto.Config{
-		Site: state.Site, Writer: cfg.Keys.CanWrite(), Own: state.Heads.Own, Newest: state.Heads.Newest,
-		Vector: state.Vector, SchemaHash: state.Heads.SchemaHash, Seed: seed(),
-	})
+	core, err := cfg.newCore(state)
 	if err != nil {
 		return nil, err
 	}
@@ -132,15 +138,22 @@ func start(ctx context.Context, cfg Config, t timing) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, ports: shared, log: cfg.Logger, timing: t, peer: cfg.Peer, site: state.Site, signaler: cfg.Signaler, certificate: *certificate,
+		cfg: cfg, ports: shared, log: cfg.Logger, timing: t, peer: cfg.Peer, signaler: cfg.Signaler, certificate: *certificate,
 		events: make(chan linkEvent, maxEvents), results: make(chan result), ended: make(chan *member),
-		requests: make(chan request), closing: make(chan struct{}), done: make(chan struct{}),
+		relays: &relays{}, requests: make(chan request), closing: make(chan struct{}), done: make(chan struct{}),
 	}
-	copy(n.site16[:], state.Site)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	l := newLoop(n, core, state)
+	n.wg.Go(n.watchNetwork)
 	go l.run()
 	return n, nil
+}
+
+func (c *Config) newCore(s State) (*syncproto.Core, error) {
+	return syncproto.New(syncproto.Config{
+		Site: s.Site, Writer: c.Keys.CanWrite(), Own: s.Heads.Own, Newest: s.Heads.Newest,
+		Vector: s.Vector, SchemaHash: s.Heads.SchemaHash, Seed: seed(),
+	})
 }
 
 // Close says goodbye on every link, ends everything that the Node started, and waits for it, some seconds at most. It
@@ -176,6 +189,8 @@ type linkEvent struct {
 	up, down bool
 	message  syncproto.Message
 	refused  *syncproto.Error // what came is no message
+	network  *network         // with no conn: the machine's network changed
+	relay    *syncproto.Relay // with no conn: an envelope of ours to hand to neighbours
 }
 
 func (n *Node) post(e linkEvent, done <-chan struct{}) {

@@ -12,8 +12,8 @@ import (
 	"github.com/pion/transport/v5"
 	"go.uber.org/goleak"
 
-	"github.com/crmesh/crmesh/pkg/mesh/syncproto"
 	"github.com/crmesh/crmesh/pkg/signaling"
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -23,7 +23,11 @@ func quick() timing {
 	t := defaultTiming()
 	t.ping, t.suspect, t.dead = 200*time.Millisecond, 600*time.Millisecond, 2*time.Second
 	t.want, t.restart, t.attempt = 300*time.Millisecond, time.Second, 5*time.Second
+	t.repair, t.surplus, t.forget = 2*time.Second, time.Second, 10*time.Second
+	t.mourn = 2 * time.Second
+	t.watch, t.probe = 20*time.Millisecond, 200*time.Millisecond
 	t.minBackoff, t.maxBackoff, t.refused = 50*time.Millisecond, 500*time.Millisecond, time.Second
+	t.verify = 20 * time.Millisecond
 	return t
 }
 
@@ -106,16 +110,9 @@ func (r *room) stop(n *testNode) {
 
 func onNet(n transport.Net) func(*Config) { return func(c *Config) { c.Net = n } }
 
-// until waits for ok, which says what is missing.
 func until(t testing.TB, what string, limit time.Duration, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(limit)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("after %v still not so: %s", limit, what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	signaltest.Until(t, limit, what, ok)
 }
 
 func (n *testNode) await(t testing.TB, c Condition) Status {
@@ -159,22 +156,6 @@ func TestTwoNodesSyncBothWays(t *testing.T) {
 	if m.Role != "writer" || m.State != LinkOpen || m.Site != b.store.site.String() || m.BytesIn == 0 || m.BytesOut == 0 {
 		t.Errorf("status of the member: %+v", m)
 	}
-}
-
-// TestRefusedTable: a table that one store refuses costs no other table of the message.
-func TestRefusedTable(t *testing.T) {
-	r := newRoom(t)
-	from, to := newMemStore("a"), newMemStore("b")
-	from.tables = append([]syncproto.TableSchema{{Name: "s", SQL: "CREATE TABLE s (k PRIMARY KEY NOT NULL)"}}, from.tables...)
-	to.tables, to.refused = nil, "s"
-	a, b := r.addStore(from, "a", 1), r.addStore(to, "b", 2)
-	linked(t, a, b)
-	until(t, "the other table is there", 15*time.Second, func() bool {
-		tables, err := to.Schema(t.Context())
-		return err == nil && len(tables) == 1 && tables[0].Name == "t"
-	})
-	a.store.writeText("goes on", "x")
-	r.equal(a, b)
 }
 
 func TestManyNodes(t *testing.T) {

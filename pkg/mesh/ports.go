@@ -3,6 +3,7 @@ package mesh
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -50,6 +51,10 @@ func (c *Config) checkPorts() error {
 	if c.ICELite && len(c.ICEServers) > 0 {
 		return errors.New("an ICE-lite peer is reached at its own addresses and asks no ICE servers: leave one of the two out")
 	}
+	if c.RelayOnly && (c.ICELite || c.UDPPort != 0 || c.TCPPort != 0 || len(c.NAT1To1) > 0) {
+		return errors.New("a peer that is linked over TURN relays only is not reached at ports or addresses of its own, " +
+			"and cannot be ICE-lite: leave one of the two out")
+	}
 	return nil
 }
 
@@ -96,6 +101,16 @@ func (p *ports) close() error {
 		errs = append(errs, p.tcp.mux.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// follow binds the UDP port at the addresses that the machine has now.
+func (p *ports) follow(log *slog.Logger) {
+	if p.udp == nil {
+		return
+	}
+	if err := p.udp.refresh(); err != nil {
+		log.Warn("the UDP port is not bound at every address", "port", p.udp.port, "err", err)
+	}
 }
 
 func (p *ports) status() PortStatus {

@@ -305,15 +305,17 @@ func TestICELite(t *testing.T) {
 			r.exchange("x", low, full)
 			high := r.add("lite, too", 3, lite)
 			linked(t, high, full)
-			until(t, "the lite ends say why", 10*time.Second, func() bool {
-				s, err := low.Status(t.Context())
-				for _, m := range s.Members {
-					if m.Peer == high.id.String() && m.State != LinkOpen && m.Error == errBothLite.Error() {
-						return err == nil
+			for of, other := range map[*testNode]*testNode{low: high, high: low} {
+				until(t, "both lite ends say why", 10*time.Second, func() bool {
+					s, err := of.Status(t.Context())
+					for _, m := range s.Members {
+						if m.Peer == other.id.String() && m.State != LinkOpen && m.Error == errBothLite.Error() {
+							return err == nil
+						}
 					}
-				}
-				return false
-			})
+					return false
+				})
+			}
 		})
 	}
 }
@@ -348,6 +350,8 @@ func TestPortsRefused(t *testing.T) {
 		"lite and servers": {func(c *Config) {
 			c.ICELite, c.ICEServers = true, []signaling.ICEServer{{URLs: []string{"stun:x:1"}}}
 		}, "leave one of the two out"},
+		"relays and a port": {func(c *Config) { c.RelayOnly, c.UDPPort = true, free }, "over TURN relays only"},
+		"relays and lite":   {func(c *Config) { c.RelayOnly, c.ICELite = true, true }, "over TURN relays only"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			id := peerID(1)

@@ -54,6 +54,9 @@ func (c *conn) take(f syncproto.Frame) error {
 		if err != nil {
 			return err
 		}
+		if r, ok := m.(*syncproto.Relay); ok && !c.relays.take(c.limit, r) {
+			return nil
+		}
 		c.deliver(c, m)
 	}
 	return nil

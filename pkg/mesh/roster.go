@@ -1,6 +1,10 @@
 package mesh
 
-import "github.com/crmesh/crmesh/pkg/signaling"
+import (
+	"time"
+
+	"github.com/crmesh/crmesh/pkg/signaling"
+)
 
 // signalEvent takes what the signaling server tells. It never ends a link.
 func (l *loop) signalEvent(e SignalEvent) {
@@ -9,16 +13,28 @@ func (l *loop) signalEvent(e SignalEvent) {
 		l.joinedRoom(e)
 	case MemberJoined:
 		l.list(e.Member)
+		l.choose()
 	case MemberLeft:
 		l.unlist(e.Peer)
+		l.choose()
 	case Signal:
+		l.askedBy(e)
 		if m := l.members[e.From]; m != nil {
+			m.known()
 			m.signal(e.Description)
 		} else {
 			l.log.Debug("dropped a description from a peer that is no member", "peer", e.From)
 		}
+	case Unreachable:
+		if m := l.members[e.Peer]; m != nil {
+			m.unknown()
+		}
 	case Disconnected:
-		l.node.introduced.Store(false)
+		if l.node.introduced.Swap(false) {
+			for _, m := range l.members {
+				m.tryAgain()
+			}
+		}
 		l.serverErr = e.Err
 		if l.serverErr == nil {
 			l.serverErr = errServerGone
@@ -31,17 +47,21 @@ func (l *loop) signalEvent(e SignalEvent) {
 func (l *loop) joinedRoom(e Joined) {
 	l.node.setICEServers(iceServersOf(l.node.ownServers(e.ICEServers)))
 	l.node.introduced.Store(true)
+	again := l.joined
 	l.joined, l.serverErr = true, nil
 	l.log.Info("joined the room", "members", len(e.Members))
 	for _, m := range e.Members {
 		l.list(m)
 	}
-	for _, m := range l.members {
-		m.poke()
+	l.choose()
+	if again { // what was sent to the old connection may be lost
+		for _, m := range l.members {
+			m.tryAgain()
+		}
 	}
 }
 
-// list starts to look after a member, or takes its new meta.
+// list takes a member, or its new meta.
 func (l *loop) list(sm signaling.Member) {
 	id := sm.Peer
 	if id == l.node.peer {
@@ -52,33 +72,40 @@ func (l *loop) list(sm signaling.Member) {
 		return
 	}
 	l.listed[id] = sm.Meta
-	m := l.members[id]
-	if m == nil {
-		l.startMember(sm)
-		return
+	if m := l.members[id]; m != nil {
+		m.mu.Lock()
+		m.meta = sm.Meta
+		m.mu.Unlock()
+		m.known()
+		m.left.Store(false)
 	}
-	m.mu.Lock()
-	m.meta = sm.Meta
-	m.mu.Unlock()
-	m.list(true)
 }
 
 // unlist lets go of a member; if its link is open, once that has ended.
 func (l *loop) unlist(id signaling.PeerID) {
 	delete(l.listed, id)
 	if m := l.members[id]; m != nil {
+		m.unknown()
+		m.left.Store(true)
+		m.asked.Store(false)
 		m.list(false)
 	}
 }
 
-func (l *loop) startMember(sm signaling.Member) {
+// startMember starts to look after a member. It gets the descriptions that wait for it first.
+func (l *loop) startMember(sm signaling.Member, wanted bool, waiting chan signaling.Description) {
 	n := l.node
+	note := l.near.note(sm.Peer)
 	m := &member{
 		node: n, id: sm.Peer, meta: sm.Meta, log: l.log.With("peer", sm.Peer), state: LinkWaiting, reached: LinkWaiting,
-		signals: make(chan signaling.Description, maxSignals), pion: make(chan pionEvent, maxPion),
-		doubts: make(chan doubt), poked: make(chan struct{}, 1),
+		session: note.session, offeredSession: note.offeredSession, signals: waiting, pion: make(chan pionEvent, maxPion),
+		doubts: make(chan doubt), poked: make(chan struct{}, 1), renamed: make(chan struct{}, 1),
 	}
-	m.listed.Store(true)
+	if _, always := l.near.graph[sm.Peer]; wanted && !always {
+		m.hurried = true // the other side does not know that it takes somebody's place
+	}
+	m.listed.Store(wanted)
+	m.asked.Store(!wanted)
 	l.members[sm.Peer] = m
 	n.wg.Go(func() {
 		m.run(n.ctx)
@@ -89,10 +116,17 @@ func (l *loop) startMember(sm signaling.Member) {
 	})
 }
 
-// memberEnded forgets a member, unless the room lists it again by now.
+// memberEnded forgets a member, unless it is wanted by now, or asks again.
 func (l *loop) memberEnded(m *member) {
 	delete(l.members, m.id)
-	if meta, ok := l.listed[m.id]; ok {
-		l.startMember(signaling.Member{Peer: m.id, Meta: meta})
+	delete(l.via, m.id)
+	meta, ok := l.listed[m.id]
+	if !ok {
+		return
+	}
+	note := l.near.note(m.id)
+	note.session, note.offeredSession, note.surplus = m.session, m.offeredSession, time.Time{}
+	if wanted := l.wants(m.id); wanted || m.asked.Load() && len(m.signals) > 0 {
+		l.startMember(signaling.Member{Peer: m.id, Meta: meta}, wanted, m.signals)
 	}
 }

@@ -16,7 +16,7 @@ func (c *conn) sendLoop() {
 			select {
 			case <-c.wake:
 			case f := <-c.control:
-				if !c.write(f) {
+				if !c.writeControl(f) {
 					return
 				}
 			case <-c.done:
@@ -60,7 +60,7 @@ func (c *conn) room() bool {
 	for {
 		select {
 		case f := <-c.control:
-			if !c.write(f) {
+			if !c.writeControl(f) {
 				return false
 			}
 			continue
@@ -74,13 +74,21 @@ func (c *conn) room() bool {
 		select {
 		case <-c.wake: // lowWater was reached, or something was queued
 		case f := <-c.control:
-			if !c.write(f) {
+			if !c.writeControl(f) {
 				return false
 			}
 		case <-c.done:
 			return false
 		}
 	}
+}
+
+// writeControl writes a ping or a pong. One for a peer that takes nothing, and may ask for them without end, is dropped.
+func (c *conn) writeControl(frame []byte) bool {
+	if c.ch.BufferedAmount() >= maxControlBuffered {
+		return true
+	}
+	return c.write(frame)
 }
 
 func (c *conn) write(frame []byte) bool {

@@ -15,9 +15,11 @@ type Signaler interface {
 	// Send passes a description on to a member. It must not block for longer than it takes to queue it. An error means
 	// that it was not sent; the Node tries again in its own time.
 	Send(to signaling.PeerID, d signaling.Description) error
+	// Check says that the network may have changed: the connection to the server may be dead without a word. It does not block.
+	Check()
 }
 
-// SignalEvent is one of Joined, MemberJoined, MemberLeft, Signal and Disconnected.
+// SignalEvent is one of Joined, MemberJoined, MemberLeft, Signal, Unreachable and Disconnected.
 type SignalEvent interface{ signalEvent() }
 
 // Joined says that the signaling server took us in, first or again, or that it has new ICE servers. A member that was
@@ -39,6 +41,9 @@ type Signal struct {
 	Description signaling.Description
 }
 
+// Unreachable says that the server could not pass something on to a member, for it is not connected to it now.
+type Unreachable struct{ Peer signaling.PeerID }
+
 // Disconnected says that the server is out of reach. Links stay.
 type Disconnected struct {
 	Err     error
@@ -49,4 +54,5 @@ func (Joined) signalEvent()       {}
 func (MemberJoined) signalEvent() {}
 func (MemberLeft) signalEvent()   {}
 func (Signal) signalEvent()       {}
+func (Unreachable) signalEvent()  {}
 func (Disconnected) signalEvent() {}

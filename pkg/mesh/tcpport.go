@@ -11,7 +11,6 @@ import (
 	"github.com/pion/ice/v4"
 	"github.com/pion/logging"
 	"github.com/pion/transport/v5"
-	"github.com/pion/transport/v5/stdnet"
 )
 
 // Bounds of the TCP port.
@@ -37,12 +36,9 @@ type tcpPort struct {
 
 // openTCPPort binds the port at all addresses, IPv4 and IPv6.
 func openTCPPort(n transport.Net, port int, log logging.LeveledLogger) (*tcpPort, error) {
-	if n == nil {
-		std, err := stdnet.NewNet()
-		if err != nil {
-			return nil, fmt.Errorf("the network interfaces cannot be listed: %w", err)
-		}
-		n = std
+	n, err := currentNet(n)
+	if err != nil {
+		return nil, fmt.Errorf("the network interfaces cannot be listed: %w", err)
 	}
 	l, err := n.ListenTCP("tcp", &net.TCPAddr{Port: port})
 	if err != nil {

@@ -22,17 +22,38 @@ const (
 	// MinBackoff and MaxBackoff bound the pause after attempts that failed.
 	MinBackoff = time.Second
 	MaxBackoff = 30 * time.Second
+	// RepairAfter is how long a neighbour may not answer until another member takes its place, which has less time where most answer.
+	RepairAfter = 10 * time.Second
+	// SurplusAfter is how long a link stays that neither the graph nor the other side asks for any more.
+	SurplusAfter = 30 * time.Second
+	// ForgetAfter is how long it is remembered at least that a member in the place of another could not be linked either.
+	ForgetAfter = 2 * time.Minute
 	// RefusedBackoff is the pause after a link that one side closed on purpose.
 	RefusedBackoff = 30 * time.Second
+	// VerifyPause is the least time between two looks at rows that differ.
+	VerifyPause = 200 * time.Millisecond
+	// UnknownFor is how long envelopes to a member go over other members after the signaling server could not pass one on.
+	UnknownFor = 10 * time.Second
+	// MournFor is how long a member that the room no longer lists is tried over other members after its link was lost.
+	MournFor = 30 * time.Second
 )
 
-// timing holds the times above, so that tests need not wait for them.
+// timing holds the times above, so that tests need not wait for them, and what else only tests change.
 type timing struct {
 	ping, suspect, dead    time.Duration
 	want                   time.Duration
 	restart, attempt       time.Duration
 	minBackoff, maxBackoff time.Duration
 	refused, flush         time.Duration
+	verify                 time.Duration
+	renewal                time.Duration
+	repair, surplus        time.Duration
+	forget                 time.Duration
+	unknown, mourn         time.Duration
+	path                   time.Duration // silence after which ICE calls a path disconnected
+	watch, probe           time.Duration
+	wall                   func() time.Time // the clock on the wall
+	bothOffer              bool             // the side that should ask for an offer makes one, as a peer that errs may
 }
 
 func defaultTiming() timing {
@@ -40,7 +61,11 @@ func defaultTiming() timing {
 		ping: PingAfter, suspect: SuspectAfter, dead: DeadAfter,
 		want: WantAfter, restart: RestartTimeout, attempt: AttemptTimeout,
 		minBackoff: MinBackoff, maxBackoff: MaxBackoff,
-		refused: RefusedBackoff, flush: time.Second,
+		refused: RefusedBackoff, flush: time.Second, verify: VerifyPause, renewal: RenewalPause,
+		repair: RepairAfter, surplus: SurplusAfter, forget: ForgetAfter,
+		unknown: UnknownFor, mourn: MournFor,
+		path: SuspectAfter, watch: WatchEvery, probe: ProbeTimeout,
+		wall: func() time.Time { return time.Now().Round(0) }, // without the monotonic clock, which may stop in sleep
 	}
 }
 

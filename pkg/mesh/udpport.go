@@ -8,11 +8,11 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/logging"
 	"github.com/pion/transport/v5"
-	"github.com/pion/transport/v5/stdnet"
 )
 
 // sharedSocketBuffer is asked of the kernel for a UDP socket that all connections share, in bytes.
@@ -35,15 +35,26 @@ type udpPort struct {
 	log  logging.LeveledLogger
 
 	mu     sync.Mutex // guards the following
-	muxes  map[netip.AddrPort]*ice.UDPMuxDefault
+	muxes  map[netip.AddrPort]*udpSocket
 	closed bool
 }
+
+// udpSocket is a socket of the port.
+type udpSocket struct {
+	*ice.UDPMuxDefault
+	gone time.Time // since when the machine does not have its address; zero: it does
+}
+
+// keepGone is how long a socket stays open after its address has gone. To SCTP a socket that is closed is the end of its
+// connection, one that does not get through is a loss: so it stays until the links that used it have found another path. And if
+// the address comes back, it is used on.
+const keepGone = DeadAfter
 
 var _ ice.UDPMux = (*udpPort)(nil)
 
 // openUDPPort binds the port at every address that the machine has now; all or none.
 func openUDPPort(n transport.Net, port int, log logging.LeveledLogger) (*udpPort, error) {
-	u := &udpPort{net: n, port: port, log: log, muxes: map[netip.AddrPort]*ice.UDPMuxDefault{}}
+	u := &udpPort{net: n, port: port, log: log, muxes: map[netip.AddrPort]*udpSocket{}}
 	if err := u.refresh(); err != nil {
 		return nil, errors.Join(fmt.Errorf("the UDP port %d cannot be opened, choose another one: %w", port, err), u.Close())
 	}
@@ -53,15 +64,11 @@ func openUDPPort(n transport.Net, port int, log logging.LeveledLogger) (*udpPort
 	return u, nil
 }
 
-// refresh binds the port at new addresses and lets go of those that are no more. It returns what failed.
+// refresh binds the port at new addresses and lets go of those that have been gone for keepGone. It returns what failed.
 func (u *udpPort) refresh() error {
-	n := u.net
-	if n == nil {
-		std, err := stdnet.NewNet() // an existing one never looks again
-		if err != nil {
-			return err
-		}
-		n = std
+	n, err := currentNet(u.net)
+	if err != nil {
+		return err
 	}
 	ips, err := localIPs(n)
 	if err != nil {
@@ -78,7 +85,8 @@ func (u *udpPort) refresh() error {
 		addr := (&net.UDPAddr{IP: ip, Port: u.port}).AddrPort()
 		addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 		current[addr] = true
-		if u.muxes[addr] != nil {
+		if s := u.muxes[addr]; s != nil {
+			s.gone = time.Time{}
 			continue
 		}
 		mux, err := u.bind(n, addr)
@@ -86,11 +94,16 @@ func (u *udpPort) refresh() error {
 			errs = append(errs, err)
 			continue
 		}
-		u.muxes[addr] = mux
+		u.muxes[addr] = &udpSocket{UDPMuxDefault: mux}
 	}
-	for addr, mux := range u.muxes {
-		if !current[addr] {
-			errs = append(errs, mux.Close())
+	now := time.Now()
+	for addr, s := range u.muxes {
+		switch {
+		case current[addr]:
+		case s.gone.IsZero():
+			s.gone = now
+		case now.Sub(s.gone) >= keepGone:
+			errs = append(errs, s.Close())
 			delete(u.muxes, addr)
 		}
 	}
@@ -120,11 +133,18 @@ func (u *udpPort) GetListenAddresses() []net.Addr {
 	return out
 }
 
-// bound returns where the port is bound, in order.
+// bound returns where the port is bound, in order, without addresses that the machine does not have.
 func (u *udpPort) bound() []netip.AddrPort {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return slices.SortedFunc(maps.Keys(u.muxes), netip.AddrPort.Compare)
+	var out []netip.AddrPort
+	for addr, s := range u.muxes {
+		if s.gone.IsZero() {
+			out = append(out, addr)
+		}
+	}
+	slices.SortFunc(out, netip.AddrPort.Compare)
+	return out
 }
 
 // GetConn is called by pion for each candidate.
@@ -136,8 +156,9 @@ func (u *udpPort) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
 	key := udp.AddrPort()
 	u.mu.Lock()
 	mux := u.muxes[netip.AddrPortFrom(key.Addr().Unmap(), key.Port())]
+	usable := mux != nil && mux.gone.IsZero()
 	u.mu.Unlock()
-	if mux == nil {
+	if !usable {
 		return nil, errNoSocket
 	}
 	return mux.GetConn(ufrag, mux.LocalAddr())

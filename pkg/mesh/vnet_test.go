@@ -16,8 +16,9 @@ import (
 type cuttable struct {
 	router *vnet.Router
 
-	mu      sync.Mutex // guards the following
-	last    [2]string  // addresses of the last packet that is neither cut nor small
+	mu      sync.Mutex         // guards the following
+	last    [2]string          // addresses of the last packet that is neither cut nor small
+	used    map[[2]string]bool // addresses of all such packets
 	blocked map[[2]string]bool
 	all     bool
 	dropped int
@@ -27,7 +28,7 @@ const bulk = 200 // bytes; a packet above carries data, not a check of ICE
 
 func newCuttable(t *testing.T) *cuttable {
 	t.Helper()
-	c := &cuttable{blocked: map[[2]string]bool{}}
+	c := &cuttable{blocked: map[[2]string]bool{}, used: map[[2]string]bool{}}
 	factory := &logging.DefaultLoggerFactory{DefaultLogLevel: logging.LogLevelDisabled}
 	router, err := vnet.NewRouter(&vnet.RouterConfig{CIDR: "10.0.0.0/24", LoggerFactory: factory})
 	if err != nil {
@@ -44,6 +45,7 @@ func newCuttable(t *testing.T) *cuttable {
 		}
 		if len(chunk.UserData()) > bulk {
 			c.last = [2]string{from, to}
+			c.used[c.last] = true
 		}
 		return true
 	})
@@ -53,7 +55,7 @@ func newCuttable(t *testing.T) *cuttable {
 // host adds a machine with two addresses.
 func (c *cuttable) host(t *testing.T, n int) *vnet.Net {
 	t.Helper()
-	host, err := vnet.NewNet(&vnet.NetConfig{StaticIPs: []string{fmt.Sprintf("10.0.0.%d", n), fmt.Sprintf("10.0.0.%d", n+100)}})
+	host, err := vnet.NewNet(&vnet.NetConfig{StaticIPs: addressesOf(n)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,6 +90,47 @@ func (c *cuttable) cutPath(t *testing.T) {
 	c.last = [2]string{}
 }
 
+// cutBetween cuts the paths that are in use between two hosts, and leaves others.
+func (c *cuttable) cutBetween(t *testing.T, n, m int) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := len(c.blocked)
+	for pair := range c.used {
+		if from, to := hostOf(pair[0]), hostOf(pair[1]); from == n && to == m || from == m && to == n {
+			c.blocked[pair] = true
+			c.blocked[[2]string{pair[1], pair[0]}] = true
+		}
+	}
+	if len(c.blocked) == before {
+		t.Fatal("no data has passed")
+	}
+}
+
+// blockBetween cuts all paths between two hosts, or mends them.
+func (c *cuttable) blockBetween(n, m int, cut bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range addressesOf(n) {
+		for _, b := range addressesOf(m) {
+			c.blocked[[2]string{a, b}] = cut
+			c.blocked[[2]string{b, a}] = cut
+		}
+	}
+}
+
+func addressesOf(n int) []string {
+	return []string{fmt.Sprintf("10.0.0.%d", n), fmt.Sprintf("10.0.0.%d", n+100)}
+}
+
+func hostOf(address string) int {
+	var n int
+	if _, err := fmt.Sscanf(address, "10.0.0.%d", &n); err != nil {
+		return 0
+	}
+	return n % 100
+}
+
 func (c *cuttable) cutAll(cut bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -100,16 +143,24 @@ func (c *cuttable) drops() int {
 	return c.dropped
 }
 
-// TestPathCut: when the path in use is cut and there is another, an ICE restart finds it, and the channel goes on.
-func TestPathCut(t *testing.T) {
-	c := newCuttable(t)
+// cuttablePair is two nodes with a link over a network that can be cut. shape may change the room before they come.
+func cuttablePair(t *testing.T, shape func(*room)) (c *cuttable, r *room, a, b *testNode) {
+	t.Helper()
+	c = newCuttable(t)
 	netA, netB := c.host(t, 1), c.host(t, 2)
 	c.start(t)
-	r := newRoom(t)
-	r.timing.dead = 10 * time.Second
-	r.timing.restart = 5 * time.Second
-	a, b := r.add("a", 1, onNet(netA)), r.add("b", 2, onNet(netB))
+	r = newRoom(t)
+	if shape != nil {
+		shape(r)
+	}
+	a, b = r.add("a", 1, onNet(netA)), r.add("b", 2, onNet(netB))
 	linked(t, a, b)
+	return c, r, a, b
+}
+
+// TestPathCut: when the path in use is cut and there is another, an ICE restart finds it, and the channel goes on.
+func TestPathCut(t *testing.T) {
+	c, r, a, b := cuttablePair(t, func(r *room) { r.timing.dead, r.timing.restart = 10*time.Second, 5*time.Second })
 	a.store.writeText(fmt.Sprintf("%01000d", 1), "before")
 	r.equal(a, b)
 	ca, cb := a.openConns(t)[0], b.openConns(t)[0]
@@ -128,12 +179,7 @@ func TestPathCut(t *testing.T) {
 
 // TestAllCut: when everything is cut for longer than a link may be silent, both sides give up, and link anew when they can.
 func TestAllCut(t *testing.T) {
-	c := newCuttable(t)
-	netA, netB := c.host(t, 1), c.host(t, 2)
-	c.start(t)
-	r := newRoom(t)
-	a, b := r.add("a", 1, onNet(netA)), r.add("b", 2, onNet(netB))
-	linked(t, a, b)
+	c, r, a, b := cuttablePair(t, nil)
 	ca := a.openConns(t)[0]
 	c.cutAll(true)
 	a.store.writeText("from a", "x")
@@ -157,12 +203,7 @@ func TestAllCut(t *testing.T) {
 
 // TestSilence: without a signaling server there is no ICE restart, and a silent link is given up all the same.
 func TestSilence(t *testing.T) {
-	c := newCuttable(t)
-	netA, netB := c.host(t, 1), c.host(t, 2)
-	c.start(t)
-	r := newRoom(t)
-	a, b := r.add("a", 1, onNet(netA)), r.add("b", 2, onNet(netB))
-	linked(t, a, b)
+	c, r, a, b := cuttablePair(t, nil)
 	ca := a.openConns(t)[0]
 	r.hub.setDown(true)
 	c.cutAll(true)
@@ -215,6 +256,6 @@ func TestNoChannel(t *testing.T) {
 	r.add("b", 2, onNet(netB))
 	until(t, "the status says it", 10*time.Second, func() bool {
 		s, err := a.Status(t.Context())
-		return err == nil && len(s.Members) == 1 && s.Members[0].Error == errNoChannel.Error() && s.Members[0].Reached == LinkSecuring
+		return err == nil && len(s.Members) == 1 && s.Members[0].Error == errNoChannel.Error() && s.Members[0].Reached == LinkOpening
 	})
 }

@@ -33,23 +33,34 @@ var rules = []rule{
 	{path: "pkg/crsql/changeset", banned: []string{"net/...", "os/...", "time"}},
 	{path: "pkg/mesh/syncproto", ours: []string{"pkg/crsql/changeset"}, banned: pure},
 	{path: "pkg/mesh/meshtest", ours: []string{"pkg/crsql/changeset", "pkg/mesh/syncproto"}},
-	{path: "pkg/mesh", ours: []string{"pkg/crsql/changeset", "pkg/mesh/...", "pkg/signaling"}, modules: []string{"github.com/pion/"}},
+	{path: "pkg/mesh", ours: []string{"pkg/crsql/changeset", "pkg/mesh/...", "pkg/signaling"},
+		modules: []string{"github.com/pion/", "golang.org/x/time/rate"}},
 	{path: "pkg/crsql", ours: []string{"pkg/crsql/..."}, modules: []string{"github.com/mattn/go-sqlite3"}},
 	{path: "pkg/signaling", modules: []string{"golang.org/x/crypto/"}, banned: []string{"net", "net/http/...", "os/..."}},
-	{path: "pkg/signaling/signalserver", ours: []string{"pkg/signaling"}, modules: []string{"github.com/coder/websocket", "github.com/pion/stun/"}},
+	{path: "pkg/signaling/signalcluster", ours: []string{"pkg/signaling"}, banned: []string{"net/...", "os/...", "sync/..."}},
+	{path: "pkg/signaling/signalcluster/natsbus", ours: []string{"pkg/signaling/signalcluster"},
+		modules: []string{"github.com/nats-io/nats.go", "github.com/nats-io/nkeys"}},
+	{path: "pkg/signaling/signalcluster/natsbus/natstest", modules: []string{"github.com/nats-io/nats-server/v2/server"}}, // of tests
+	{path: "pkg/signaling/signalserver", ours: []string{"pkg/signaling", "pkg/signaling/signalcluster"}, modules: []string{"github.com/coder/websocket", "github.com/pion/stun/", "github.com/prometheus/client_golang/", "golang.org/x/sys/unix"}},
 	{path: "pkg/signaling/signalclient", ours: []string{"pkg/signaling"}, modules: []string{"github.com/coder/websocket"}},
 	{path: "cmd/internal", modules: []string{"github.com/alecthomas/kong"}},
-	{path: "cmd/signal", ours: []string{"cmd/internal/...", "pkg/signaling/...", "web"}, modules: []string{"github.com/alecthomas/kong"}},
+	{path: "cmd/signal", ours: []string{"cmd/internal/...", "pkg/signaling/...", "web"}, modules: []string{"github.com/alecthomas/kong",
+		"github.com/coreos/go-systemd/v22/", "golang.org/x/crypto/acme", "github.com/prometheus/", "golang.org/x/sys/unix", "go.yaml.in/yaml/"}},
 	{path: "cmd/peer", ours: []string{"cmd/internal/...", "pkg/...", "web"}, modules: []string{"github.com/alecthomas/kong", "github.com/pion/"}},
 	{path: "pkg/internal", ours: []string{"pkg/internal/..."}},
+	{path: "pkg/signaling/signaltest"}, // of tests
 	{path: "web"},
 	{path: "examples", ours: []string{"pkg/..."}},
 }
 
+// testHelpers is for tests: no program links it.
+const testHelpers = module + "pkg/signaling/signaltest"
+
 // notLinked names what must not be reached from a package by any path.
 var notLinked = map[string][]string{
-	"cmd/signal": {"github.com/mattn/go-sqlite3", "github.com/pion/webrtc/...", module + "pkg/mesh/...", module + "pkg/crsql/..."},
-	"pkg/mesh":   {module + "pkg/crsql", "github.com/mattn/go-sqlite3"},
+	"cmd/peer":   {"github.com/nats-io/...", testHelpers},
+	"cmd/signal": {"github.com/nats-io/nats-server/...", "github.com/mattn/go-sqlite3", "github.com/pion/webrtc/...", module + "pkg/mesh/...", module + "pkg/crsql/...", testHelpers},
+	"pkg/mesh":   {module + "pkg/crsql", "github.com/mattn/go-sqlite3", testHelpers},
 	"pkg/crsql":  {module + "pkg/mesh/...", "github.com/pion/..."},
 }
 
@@ -128,7 +139,7 @@ func violations(pkgs []pkg) []string {
 // the go command below reads, it does not see.
 func touchSources(t *testing.T) {
 	t.Helper()
-	for _, dir := range []string{"cmd", "pkg", "examples"} {
+	for _, dir := range []string{"cmd", "pkg", "internal", "examples"} {
 		err := filepath.WalkDir(filepath.Join("..", "..", "..", dir), func(path string, _ fs.DirEntry, err error) error {
 			if err != nil {
 				return err
@@ -189,6 +200,7 @@ func TestViolationsAreFound(t *testing.T) {
 		{"mesh and engine", at("pkg/mesh", []string{module + "pkg/crsql"}), "pkg/mesh must not import " + module + "pkg/crsql"},
 		{"foreign module", at("pkg/signaling", []string{"github.com/coder/websocket"}), "pkg/signaling must not import github.com/coder/websocket"},
 		{"through others", at("cmd/signal", nil, "github.com/pion/webrtc/v4"), "cmd/signal must not link github.com/pion/webrtc/v4"},
+		{"of tests", at("cmd/peer", nil, testHelpers), "cmd/peer must not link " + testHelpers},
 		{"no rule", at("pkg/new", nil), "pkg/new has no rule: add one to edges_test.go"},
 		{"allowed", at("pkg/mesh", []string{"time", "github.com/pion/webrtc/v4", module + "pkg/mesh/syncproto"}), ""},
 	} {

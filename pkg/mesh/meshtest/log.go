@@ -85,6 +85,12 @@ func messageText(m syncproto.Message) string {
 		if m.Claims != nil {
 			text += fmt.Sprintf(" claims=%s deps=%s", vectorText(m.Claims), vectorText(m.Deps))
 		}
+		for _, s := range m.Spans {
+			text += fmt.Sprintf(" span=%s:%d-%d", letter(s.Origin), s.After+1, s.Version)
+			if len(s.Deps) > 0 {
+				text += " needs=" + vectorText(s.Deps)
+			}
+		}
 		return text
 	case *syncproto.Have:
 		text := fmt.Sprintf("have%s applied=%d delta=%s",
@@ -95,6 +101,8 @@ func messageText(m syncproto.Message) string {
 		return text
 	case *syncproto.Error:
 		return "error " + m.Code.String()
+	case *syncproto.Prune:
+		return fmt.Sprintf("prune %s graft %s", letters(m.Prune), letters(m.Graft))
 	case *syncproto.Bye:
 		return "bye " + m.Sentence
 	case *syncproto.Schema:
@@ -102,7 +110,14 @@ func messageText(m syncproto.Message) string {
 		for _, t := range m.Tables {
 			names = append(names, t.Name)
 		}
-		return "schema [" + strings.Join(names, " ") + "]"
+		text := "schema [" + strings.Join(names, " ") + "]"
+		if len(names) == 0 {
+			text = "schema hash"
+		}
+		if m.Generation > 0 {
+			text += fmt.Sprintf(" generation=%d", m.Generation)
+		}
+		return text
 	}
 	return ""
 }
@@ -146,6 +161,10 @@ func (n *Network) logSchema(p *Peer, r syncproto.SchemaRequest) {
 	for _, t := range r.Tables {
 		names = append(names, t.Name)
 	}
+	if len(names) == 0 {
+		n.log("%s is of generation %d", p.Name, r.Generation)
+		return
+	}
 	n.log("%s creates [%s]", p.Name, strings.Join(names, " "))
 }
 
@@ -153,7 +172,7 @@ var eventNames = map[syncproto.EventKind]string{
 	syncproto.EventLive: "live", syncproto.EventCaughtUp: "caught up", syncproto.EventServed: "served",
 	syncproto.EventSchemaDiffers: "schema differs", syncproto.EventTooLarge: "too large",
 	syncproto.EventStaleCopy: "stale copy", syncproto.EventVectorFull: "vector full", syncproto.EventParked: "parked",
-	syncproto.EventRemoteError: "remote error",
+	syncproto.EventRemoteError: "remote error", syncproto.EventSameSite: "same site",
 }
 
 func (n *Network) logEvent(p *Peer, e syncproto.Event) {

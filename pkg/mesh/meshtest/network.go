@@ -8,8 +8,8 @@ import (
 	"github.com/crmesh/crmesh/pkg/mesh/syncproto"
 )
 
-// SiteOf returns the site id of a peer that is named by a letter: that letter, 16 times.
-func SiteOf(name string) syncproto.SiteID { return syncproto.SiteID(strings.Repeat(name[:1], 16)) }
+// SiteOf returns the site id of a peer: its name, again and again, to 16 bytes.
+func SiteOf(name string) syncproto.SiteID { return syncproto.SiteID(strings.Repeat(name, 16)[:16]) }
 
 // Network is peers and the connections between them. Nothing moves by itself: whoever holds it delivers messages,
 // carries out reads and applies, and lets time pass.
@@ -18,46 +18,19 @@ type Network struct {
 	Conns []*Conn // in order of opening
 	// Mutate changes a changes message before it is sent, and so makes the sender a broken one; nil: nothing.
 	Mutate func(*Conn, *Peer, *syncproto.Changes)
+	// MutateApply changes what a store is asked to apply, and so makes it a broken one; nil: nothing.
+	MutateApply func(*Peer, *syncproto.ApplyRequest)
 	// Chunk is the most changes that a Read returns; 0: as many as the core asks for.
 	Chunk int
-	// Errors are the errors for which cores closed links, save superseded.
+	// Copies says that stores may be copies of others, so that links may be refused for it.
+	Copies bool
+	// Errors are the errors for which cores closed links, save superseded and parked.
 	Errors []error
-	// Messages counts what was sent.
-	Messages int
+	// Messages counts what was sent, Chunks the reads that ended in the midst of a walk, Held the entries that were held back,
+	// Resumed the walks that began where an earlier link's had ended.
+	Messages, Chunks, Held, Resumed int
 	// Log gets a line for each thing that a core wants done; nil: nobody reads it.
 	Log func(line string)
-}
-
-// Peer is a core with its store, and what the driver would hold: requests that are not answered yet.
-type Peer struct {
-	Name   string
-	Store  *Store
-	Core   *syncproto.Core
-	Writer bool
-
-	net       *Network
-	lastLink  syncproto.LinkID
-	starts    uint64
-	reads     []*read
-	apply     *apply
-	committed bool // a commit that the core does not know of
-	schema    schema
-}
-
-type read struct {
-	request syncproto.ReadRequest
-	result  *syncproto.ReadResult // nil until carried out
-}
-
-type apply struct {
-	request syncproto.ApplyRequest
-	result  *syncproto.ApplyResult // nil until carried out
-}
-
-// schema is a peer's tables.
-type schema struct {
-	tables   map[string]string
-	requests []syncproto.SchemaRequest
 }
 
 // Conn is an open connection of two peers.
@@ -71,36 +44,26 @@ type Conn struct {
 	closing [2]bool  // that end closes once its queue is empty
 }
 
-// Add adds a peer.
+// Add adds a peer with an empty Store.
 func (n *Network) Add(name string, writer bool) *Peer {
-	p := &Peer{Name: name, Store: NewStore(SiteOf(name)), Writer: writer, net: n}
+	return n.AddWith(name, writer, NewStore(SiteOf(name)))
+}
+
+// AddWith adds a peer that keeps its rows in d.
+func (n *Network) AddWith(name string, writer bool, d Database) *Peer {
+	p := &Peer{Name: name, Store: d, Writer: writer, net: n, conns: map[syncproto.LinkID]*Conn{}}
 	n.Peers = append(n.Peers, p)
 	p.start()
 	return p
 }
 
-// start makes a core from what the store holds.
-func (p *Peer) start() {
-	s := p.Store.State()
-	p.starts++
-	core, err := syncproto.New(syncproto.Config{
-		Site: s.Site, Writer: p.Writer, Own: s.Own, Newest: s.Newest, Vector: s.Vector, Seed: p.starts<<8 + uint64(p.Name[0]),
-		SchemaHash: p.schema.hash(),
-	})
-	if err != nil {
-		panic(err) // the model store's state is always good
+// Crash ends a peer's core and its connections, and starts it anew from its store, which may be changed meanwhile.
+func (n *Network) Crash(p *Peer, meanwhile ...func()) {
+	n.CutUnless(func(a, b *Peer) bool { return a != p && b != p })
+	for _, f := range meanwhile {
+		f()
 	}
-	p.Core, p.reads, p.apply, p.committed, p.schema.requests = core, nil, nil, false, nil
-	core.SchemaChanged(p.schema.hash(), p.schema.list())
-}
-
-// Crash ends a peer's core and its connections, and starts it anew from its store.
-func (n *Network) Crash(p *Peer) {
-	for _, c := range slices.Clone(n.Conns) {
-		if c.Ends[0] == p || c.Ends[1] == p {
-			n.Cut(c)
-		}
-	}
+	p.Store.Reopen()
 	p.start()
 }
 
@@ -121,9 +84,10 @@ func (n *Network) Connect(a, b *Peer) *Conn {
 	for i, p := range c.Ends {
 		p.lastLink++
 		c.IDs[i] = p.lastLink
+		p.conns[p.lastLink] = c
 	}
 	for i, p := range c.Ends {
-		other := c.Ends[1-i].Store.site
+		other := c.Ends[1-i].Store.State().Site
 		info := syncproto.OpenInfo{Remote: other, Resume: p.Store.State().Resume[other]}
 		if p.Writer {
 			info.Proof = make([]byte, syncproto.ProofLen)
@@ -142,20 +106,33 @@ func (n *Network) Cut(c *Conn) {
 	}
 	n.Conns = slices.Delete(n.Conns, i, i+1)
 	for i, p := range c.Ends {
+		delete(p.conns, c.IDs[i])
 		p.Core.Close(c.IDs[i])
 	}
 }
 
-// end returns the connection of a peer's link, and which end of it the peer is; nil if it is gone.
-func (n *Network) end(p *Peer, id syncproto.LinkID) (*Conn, int) {
-	for _, c := range n.Conns {
-		for i := range c.Ends {
-			if c.Ends[i] == p && c.IDs[i] == id {
-				return c, i
-			}
+// CutUnless breaks the connections of those for whom may is false.
+func (n *Network) CutUnless(may func(p, q *Peer) bool) {
+	for _, c := range slices.Clone(n.Conns) {
+		if !may(c.Ends[0], c.Ends[1]) {
+			n.Cut(c)
 		}
 	}
-	return nil, 0
+}
+
+// Remove takes a peer out of the network, with its connections.
+func (n *Network) Remove(p *Peer) {
+	n.CutUnless(func(a, b *Peer) bool { return a != p && b != p })
+	n.Peers = slices.DeleteFunc(n.Peers, func(q *Peer) bool { return q == p })
+}
+
+// end returns the connection of a peer's link, and which end of it the peer is; nil if it is gone.
+func (*Network) end(p *Peer, id syncproto.LinkID) (*Conn, int) {
+	c := p.conns[id]
+	if c != nil && c.Ends[1] == p && c.IDs[1] == id {
+		return c, 1
+	}
+	return c, 0
 }
 
 // Deliver hands the next message from Ends[from] to the other end, and returns it; nil if there is none.
@@ -203,6 +180,7 @@ func (n *Network) Pump(p *Peer) {
 		}
 		for _, event := range r.Events {
 			n.logEvent(p, event)
+			p.disputed = p.disputed || event.Kind == syncproto.EventStaleCopy || event.Kind == syncproto.EventSameSite
 		}
 		for _, request := range r.Closes {
 			n.close(p, request)
@@ -224,7 +202,10 @@ func (n *Network) send(p *Peer, s syncproto.Send) {
 }
 
 func (n *Network) close(p *Peer, request syncproto.Close) {
-	if e := request.Err; e != nil && e.Code != syncproto.CodeSuperseded {
+	e := request.Err
+	expected := e == nil || e.Code == syncproto.CodeSuperseded || e.Code == syncproto.CodeParked ||
+		n.Copies && (e.Code == syncproto.CodeStaleCopy || e.Code == syncproto.CodeSameSite)
+	if !expected {
 		n.Errors = append(n.Errors, fmt.Errorf("%s closed a link: %w", p.Name, e))
 	}
 	c, i := n.end(p, request.Link)
@@ -240,78 +221,13 @@ func (n *Network) close(p *Peer, request syncproto.Close) {
 	}
 }
 
-// Commit writes one transaction. The core learns of it by Notify.
-func (p *Peer) Commit(writes ...Write) {
-	p.Store.Commit(writes...)
-	p.committed = true
-}
-
-// Notify tells the core of commits. It reports whether there was one to tell of.
-func (p *Peer) Notify() bool {
-	if !p.committed {
-		return false
-	}
-	p.committed = false
-	s := p.Store.State()
-	p.Core.Committed(s.Own, s.Newest)
-	return true
-}
-
-// Pending returns how many reads, and then applies, wait.
-func (p *Peer) Pending() int {
-	if p.apply != nil {
-		return len(p.reads) + 1
-	}
-	return len(p.reads)
-}
-
-// CarryOut lets the store do request number i of Pending. It reports whether it had not been done yet.
-func (p *Peer) CarryOut(i int) bool {
-	if i == len(p.reads) {
-		if p.apply.result != nil {
-			return false
-		}
-		result := p.Store.Apply(p.apply.request)
-		p.apply.result = &result
-		return true
-	}
-	if p.reads[i].result != nil {
-		return false
-	}
-	request := p.reads[i].request
-	if p.net.Chunk > 0 {
-		request.MaxChanges = min(request.MaxChanges, p.net.Chunk)
-	}
-	result := p.Store.Read(request)
-	p.reads[i].result = &result
-	return true
-}
-
-// Answer gives the core the result of request number i of Pending, carrying it out first if need be.
-func (p *Peer) Answer(i int) {
-	p.CarryOut(i)
-	if i == len(p.reads) {
-		result := *p.apply.result
-		p.apply = nil
-		p.Core.Applied(result)
-		return
-	}
-	r := p.reads[i]
-	p.reads = slices.Delete(p.reads, i, i+1)
-	if c, end := p.net.end(p, r.request.Link); c != nil && r.request.Only == nil {
-		c.Walked[end] = r.result.Next.L
-		if r.result.Next.Seq != syncproto.EntryEnd {
-			c.Walked[end]--
-		}
-	}
-	p.Core.ReadDone(*r.result)
-}
-
 // Settle answers everything and delivers all messages until nothing moves, without letting time pass.
-func (n *Network) Settle() {
+func (n *Network) Settle() { n.settle(n.Peers, func(*Conn) bool { return true }) }
+
+func (n *Network) settle(peers []*Peer, among func(*Conn) bool) {
 	for moved := true; moved; {
 		moved = false
-		for _, p := range n.Peers {
+		for _, p := range peers {
 			moved = p.CreateTables() || moved
 			moved = p.Notify() || moved
 			n.Pump(p)
@@ -323,11 +239,24 @@ func (n *Network) Settle() {
 		}
 		for _, c := range slices.Clone(n.Conns) {
 			for from := range 2 {
-				for len(c.Queues[from]) > 0 && !c.Stalled {
+				for len(c.Queues[from]) > 0 && !c.Stalled && among(c) {
 					n.Deliver(c, from)
 					moved = true
 				}
 			}
+		}
+	}
+}
+
+// Converse lets two peers say all to each other, as if nobody else were there.
+func (n *Network) Converse(a, b *Peer) {
+	peers := []*Peer{a, b}
+	between := func(c *Conn) bool { return slices.Contains(peers, c.Ends[0]) && slices.Contains(peers, c.Ends[1]) }
+	for range 2 * syncproto.PruneTicks {
+		n.settle(peers, between)
+		for _, p := range peers {
+			p.Core.Tick()
+			n.Pump(p)
 		}
 	}
 }

@@ -8,6 +8,13 @@ import (
 	"github.com/crmesh/crmesh/pkg/mesh/syncproto"
 )
 
+// schema is a peer's tables.
+type schema struct {
+	tables     map[string]string
+	generation int64
+	requests   []syncproto.SchemaRequest
+}
+
 // hash stands for the schema hash of docs/PROTOCOL.md: zero without tables.
 func (s *schema) hash() [32]byte {
 	if len(s.tables) == 0 {
@@ -43,8 +50,14 @@ func (s *schema) add(t syncproto.TableSchema) bool {
 // CreateTable gives the peer a table of its own.
 func (p *Peer) CreateTable(name, sql string) {
 	if p.schema.add(syncproto.TableSchema{Name: name, SQL: sql}) {
-		p.Core.SchemaChanged(p.schema.hash(), p.schema.list())
+		p.Core.SchemaChanged(p.schema.hash(), p.schema.generation, p.schema.list())
 	}
+}
+
+// Migrate counts what was made of the peer's tables as a migration on purpose: its schema is a newer one.
+func (p *Peer) Migrate(generation int64) {
+	p.schema.generation = generation
+	p.Core.SchemaChanged(p.schema.hash(), generation, p.schema.list())
 }
 
 // CreateTables carries out the core's schema requests. It reports whether there were any.
@@ -56,8 +69,11 @@ func (p *Peer) CreateTables() bool {
 		for _, t := range r.Tables {
 			changed = p.schema.add(t) || changed
 		}
+		if p.schema.hash() == r.Hash && r.Generation > p.schema.generation {
+			p.schema.generation, changed = r.Generation, true
+		}
 		if changed {
-			p.Core.SchemaChanged(p.schema.hash(), p.schema.list())
+			p.Core.SchemaChanged(p.schema.hash(), p.schema.generation, p.schema.list())
 		}
 		p.Core.SchemaApplied(r.Link)
 	}

@@ -3,7 +3,6 @@ package meshtest
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 
 	"github.com/crmesh/crmesh/pkg/mesh/syncproto"
 )
@@ -14,111 +13,103 @@ const (
 	settleTicks = 4 * syncproto.FeedTimeoutTicks
 )
 
-// Variant is a way to get the protocol wrong, which a simulation has to notice.
-type Variant string
-
-// The variants. Correct is none.
+// maxPeers is how many peers a run has at most; one run in largeRooms may have more than six.
 const (
-	Correct          Variant = ""
-	NoDeps           Variant = "no deps"
-	DepsFromVector   Variant = "deps from the vector, not from the log"
-	ResumePastHeld   Variant = "resume past held entries"
-	ClaimsAtSending  Variant = "claims as of sending, not of the read"
-	ClaimsInTheMidst Variant = "claims in the middle of a walk"
+	maxPeers   = 40
+	largeRooms = 25
 )
 
-// mutate returns what makes a sender wrong in that way.
-func (v Variant) mutate() func(*Conn, *Peer, *syncproto.Changes) {
-	switch v {
-	case NoDeps:
-		return func(_ *Conn, _ *Peer, m *syncproto.Changes) {
-			if m.Claims != nil {
-				m.Deps = syncproto.Vector{}
-			}
-		}
-	case DepsFromVector:
-		return func(_ *Conn, _ *Peer, m *syncproto.Changes) {
-			deps := syncproto.Vector{}
-			for site, version := range m.Deps {
-				if m.Claims.Covers(site, version) {
-					deps[site] = version
-				}
-			}
-			m.Deps = deps
-		}
-	case ResumePastHeld:
-		return func(c *Conn, p *Peer, m *syncproto.Changes) {
-			m.Reached = max(m.Reached, c.Walked[slices.Index(c.Ends[:], p)])
-		}
-	case ClaimsAtSending:
-		return func(_ *Conn, p *Peer, m *syncproto.Changes) {
-			if m.Claims != nil {
-				m.Claims = p.Core.Vector()
-			}
-		}
-	case ClaimsInTheMidst:
-		return func(_ *Conn, p *Peer, m *syncproto.Changes) {
-			if m.Claims == nil {
-				m.Claims, m.Deps = p.Core.Vector(), syncproto.Vector{}
-			}
-		}
-	}
-	return nil
-}
-
-// write is a commit, for the invariant.
-type write struct {
-	version int64
-	cells   map[string]Cell
+// Commit is what a commit has made of the keys that it changed, under which own version.
+type Commit struct {
+	Version int64
+	Cells   map[string]Cell
+	anew    bool // by a renewal
 }
 
 // sim is one random run.
 type sim struct {
 	rnd     *rand.Rand
 	net     Network
-	history map[syncproto.SiteID][]write
-	checked map[*Peer]map[syncproto.SiteID]int // how many writes of a site are known to be covered; that never ends
+	variant Variant
+	history map[syncproto.SiteID][]Commit
+	checked map[*Peer]map[syncproto.SiteID]int // how many writes of a site are known to be covered since the peer was started
+	now     int                                // the step
 	keys    int
 	delay   float64 // how often a request is left waiting
 	lazy    float64 // how often a core is left alone after a call
 
+	deletes  bool    // commits delete keys, too
 	slowness float64 // how many connections are slow
 	slow     map[*Conn]bool
+
+	copies *copies
+	room
+	tally Tally
 }
 
-// Simulate makes one random run of the protocol over simulated peers with seeded faults, and returns what went wrong. After
-// every step each write within a peer's vector must be covered by that peer. In the end, once all can reach each
-// other and time has passed, replicas and vectors must be equal, and nothing may be said any more.
-func Simulate(seed uint64, variant Variant) error {
+// Simulate makes one random run of the protocol over simulated peers with seeded faults, and returns what it did and what went
+// wrong. After every step each write within a peer's vector must be covered by that peer, and each own one whatever the vector
+// says. In the end, once all can reach each other and time has passed, replicas and vectors must be equal, and nothing may be
+// said any more.
+//
+// Each peer's rows are in what newDatabase makes for it; nil: in a Store.
+func Simulate(seed uint64, variant Variant, newDatabase func(name string) (Machine, error)) (Tally, error) {
 	s := &sim{
-		rnd: rand.New(rand.NewPCG(seed, 0)), history: map[syncproto.SiteID][]write{},
-		checked: map[*Peer]map[syncproto.SiteID]int{}, slow: map[*Conn]bool{},
+		rnd: rand.New(rand.NewPCG(seed, 0)), variant: variant, history: map[syncproto.SiteID][]Commit{},
+		checked: map[*Peer]map[syncproto.SiteID]int{}, slow: map[*Conn]bool{}, copies: newCopies(seed, variant),
+		room: room{newDatabase: newDatabase},
 	}
-	s.net.Mutate = variant.mutate()
+	err := s.run()
+	s.tally.Runs, s.tally.Chunks, s.tally.Held, s.tally.Resumed = 1, s.net.Chunks, s.net.Held, s.net.Resumed
+	s.tally.Messages = s.net.Messages
+	return s.tally, err
+}
+
+func (s *sim) run() error {
+	s.net.Copies = s.copies.often > 0
+	s.net.Mutate, s.net.MutateApply = s.variant.mutate(), s.variant.mutateApply()
+	s.deletes = s.newDatabase != nil
 	s.net.Chunk = []int{0, 0, 1, 2, 3}[s.rnd.IntN(5)]
 	s.keys = 1 + s.rnd.IntN(12)
 	s.delay = []float64{0, 0.3, 0.7}[s.rnd.IntN(3)]
-	s.lazy = []float64{0, 0.3}[s.rnd.IntN(2)]
+	s.lazy = []float64{0, 0.3, 0.7}[s.rnd.IntN(3)]
 	s.slowness = []float64{0, 0.3, 0.6}[s.rnd.IntN(3)]
-	readers := s.rnd.IntN(4) == 0
-	for i := range 2 + s.rnd.IntN(5) {
-		s.net.Add(string(rune('a'+i)), !readers || i < 2 || s.rnd.IntN(2) == 0)
+	s.readers = s.rnd.IntN(4) == 0
+	s.splits, s.churn = s.rnd.IntN(3) == 0, s.rnd.IntN(3) == 0
+	peers := 2 + s.rnd.IntN(5)
+	if s.rnd.IntN(largeRooms) == 0 {
+		peers += s.rnd.IntN(maxPeers - peers + 1)
 	}
+	for i := range peers {
+		if err := s.join(!s.readers || i < 2 || s.rnd.IntN(2) == 0); err != nil {
+			return err
+		}
+	}
+	s.tally.Largest = peers
 	faults := []float64{0.02, 0.08, 0.2}[s.rnd.IntN(3)]
-	for step := range 100 + s.rnd.IntN(900) {
-		p := s.step(faults)
+	for range 100 + s.rnd.IntN(900) {
+		s.now++
+		var p *Peer
+		var err error
+		if !s.misfortune() {
+			p, err = s.step(faults)
+		}
+		if err != nil {
+			return err
+		}
 		if p != nil && s.rnd.Float64() >= s.lazy {
 			s.net.Pump(p)
 		}
+		s.renewals()
 		if err := s.check(); err != nil {
-			return fmt.Errorf("step %d: %w", step, err)
+			return fmt.Errorf("step %d: %w", s.now, err)
 		}
 	}
-	return s.stabilize(readers)
+	return s.stabilize()
 }
 
 // step does one random thing, and returns whose core was called; nil: none, or it was pumped already.
-func (s *sim) step(faults float64) *Peer {
+func (s *sim) step(faults float64) (*Peer, error) {
 	p := s.net.Peers[s.rnd.IntN(len(s.net.Peers))]
 	if s.rnd.Float64() < faults {
 		return s.fault(p)
@@ -129,11 +120,11 @@ func (s *sim) step(faults float64) *Peer {
 	case 1:
 		p.Core.Tick()
 	case 2, 3, 4, 5, 6:
-		return s.answer()
+		return s.answer(), nil
 	default:
-		return s.deliver()
+		return s.deliver(), nil
 	}
-	return p
+	return p, nil
 }
 
 // answer carries out a request of some peer, or answers it.
@@ -173,22 +164,45 @@ func (s *sim) deliver() *Peer {
 	return nil
 }
 
-// fault cuts a connection, for good or to make it anew at once, makes one, or crashes a peer.
-func (s *sim) fault(p *Peer) *Peer {
-	q, r := s.net.Peers[s.rnd.IntN(len(s.net.Peers))], s.rnd.IntN(20)
+// fault cuts a connection, for good or to make it anew at once, makes one, crashes a peer, makes its store refuse a group, splits
+// the room, or lets a peer go for good or another one come.
+func (s *sim) fault(p *Peer) (*Peer, error) {
+	q, r := s.net.Peers[s.rnd.IntN(len(s.net.Peers))], s.rnd.IntN(24)
 	switch {
-	case r == 0:
-		s.net.Crash(p)
-	case r < 9 && len(s.net.Conns) > 0:
+	case r == 0 && !s.copies.at[p]: // a machine that was put back is not started again before it met somebody who knows
+		s.crash(p)
+	case r == 8:
+		setFull(p, true)
+	case r < 8 && len(s.net.Conns) > 0:
 		c := s.net.Conns[s.rnd.IntN(len(s.net.Conns))]
 		s.net.Cut(c)
-		if r < 7 {
+		s.tally.Cuts++
+		if r < 7 && s.mayMeet(c.Ends[0], c.Ends[1]) {
 			s.connect(c.Ends[0], c.Ends[1])
 		}
-	case r >= 9 && p != q && s.net.Find(p, q) == nil:
+	case r == 9 && s.splits:
+		s.split()
+	case r == 10 && s.churn:
+		return nil, s.comeOrGo(p)
+	case r >= 9 && p != q && s.net.Find(p, q) == nil && s.mayMeet(p, q):
 		s.connect(p, q)
 	}
-	return p
+	return p, nil
+}
+
+// crash ends a peer, and starts it again.
+func (s *sim) crash(p *Peer) {
+	s.tally.Crashes++
+	s.net.Crash(p, func() {
+		switch before := s.copies.before[p]; {
+		case s.variant == LosesCommit && before != nil:
+			p.Store = before.Restore()
+		case s.variant == TornApply && p.apply != nil && p.apply.result == nil:
+			p.Store.Apply(syncproto.ApplyRequest{Claims: p.apply.request.Claims, Resume: p.apply.request.Resume})
+		}
+	})
+	delete(s.copies.before, p)
+	delete(s.checked, p)
 }
 
 // connect makes a connection, which may be a slow one.
@@ -203,70 +217,112 @@ func (s *sim) commit(p *Peer) {
 	}
 	var writes []Write
 	for _, key := range s.rnd.Perm(s.keys)[:1+s.rnd.IntN(s.keys)] {
-		writes = append(writes, Write{Key: fmt.Sprintf("k%d", key), Value: int64(s.rnd.IntN(6))})
+		w := Write{Key: fmt.Sprintf("k%d", key), Value: int64(s.rnd.IntN(6))}
+		if s.deletes && s.rnd.IntN(6) == 0 {
+			w.Value = Deleted
+		}
+		writes = append(writes, w)
 	}
-	p.Commit(writes...)
-	w := write{version: p.Store.State().Own, cells: map[string]Cell{}}
-	for _, x := range writes {
-		w.cells[x.Key] = p.Store.CellOf(x.Key)
+	if s.copies.at[p] { // and a key that nobody else writes to, so that nothing beats it
+		s.copies.keys++
+		writes = append(writes, Write{Key: fmt.Sprintf("x%d", s.copies.keys), Value: 1})
 	}
-	s.history[p.Store.site] = append(s.history[p.Store.site], w)
+	if s.variant == LosesCommit {
+		s.copies.before[p] = machine(p).Backup()
+	}
+	version, cells := p.Commit(writes...)
+	if len(cells) == 0 {
+		return // it changed nothing
+	}
+	w, site := Commit{Version: version, Cells: cells}, p.stored().Site
+	if s.copies.at[p] {
+		s.copies.doubt(site, w)
+		return
+	}
+	s.history[site] = append(s.history[site], w)
 }
 
-// check asserts the invariant: what a peer's vector says is so, in its core as in its store.
+// check asserts the invariant: what a peer's vector says is so, in its core as in its store, and what it wrote it holds.
 func (s *sim) check() error {
 	if len(s.net.Errors) > 0 {
 		return s.net.Errors[0]
 	}
 	for _, p := range s.net.Peers {
+		cellOf := p.Store.CellOf
 		if s.checked[p] == nil {
 			s.checked[p] = map[syncproto.SiteID]int{}
+			cells := p.Store.Cells() // at once: all is looked up
+			cellOf = func(key string) Cell { return cells[key] }
 		}
-		core, stored := p.Core.Vector(), p.Store.vector
+		core, stored := p.Core.Vector(), p.stored()
 		for site, writes := range s.history {
-			version := max(core[site], stored[site])
-			for n := s.checked[p][site]; n < len(writes) && writes[n].version <= version; n++ {
-				for key, c := range writes[n].cells {
-					if !p.Store.CellOf(key).Covers(c) {
-						return fmt.Errorf("%s claims %.1s:%d and lacks %s of %.1s:%d", p.Name, string(site), version, key, string(site), writes[n].version)
+			claimed := max(core[site], stored.Vector[site])
+			n := s.checked[p][site]
+			for ; n < len(writes) && (writes[n].Version <= claimed || site == stored.Site); n++ {
+				for key, c := range writes[n].Cells {
+					switch w := writes[n]; {
+					case cellOf(key).Covers(c) || s.copies.beaten(key, c, w.anew):
+					case site == stored.Site:
+						return fmt.Errorf("%s lacks %s of %.1s:%d, which it wrote itself", p.Name, key, string(site), w.Version)
+					default:
+						return fmt.Errorf("%s claims %.1s:%d and lacks %s of %.1s:%d", p.Name, string(site), claimed, key, string(site), w.Version)
 					}
 				}
-				s.checked[p][site] = n + 1
 			}
+			s.checked[p][site] = n
 		}
 	}
 	return nil
 }
 
+// setFull makes a peer's store refuse a group of its next apply, or not. Not every database can.
+func setFull(p *Peer, full bool) {
+	if store, ok := p.Store.(*Store); ok {
+		store.SetFull(full)
+	}
+}
+
 // stabilize connects all peers, directly or through others, and asserts what must be so once everything has come to rest.
-func (s *sim) stabilize(readers bool) error {
-	mesh := readers || s.rnd.IntN(3) > 0
-	for i, p := range s.net.Peers {
-		for _, q := range s.net.Peers[:i] {
-			if (mesh || q == s.net.Peers[i-1]) && s.net.Find(p, q) == nil {
-				s.net.Connect(p, q)
-			}
+func (s *sim) stabilize() error {
+	mesh := s.readers || s.rnd.IntN(3) > 0 || s.net.Copies
+	for _, p := range s.net.Peers {
+		setFull(p, false)
+		for p.apply != nil { // it may have been carried out, and cost a link
+			p.Answer(len(p.reads))
+			s.net.Pump(p)
 		}
 	}
-	if !s.net.Run(quietTicks, settleTicks) {
-		return fmt.Errorf("messages are still sent after %d ticks", settleTicks)
+	s.net.Settle()
+	if err := s.rest(mesh); err != nil {
+		return err
 	}
 	if err := s.check(); err != nil {
 		return fmt.Errorf("in the end: %w", err)
 	}
 	first := s.net.Peers[0].Store.Cells()
+	told := syncproto.Vector{} // of peers that have left: what the first one heard of them
+	for site := range s.history {
+		told[site] = s.net.Peers[0].Core.Status().Vector[site]
+	}
+	for _, p := range s.net.Peers {
+		state := p.Store.State()
+		told[state.Site] = state.Own
+	}
 	for _, p := range s.net.Peers {
 		for key, c := range p.Store.Cells() {
-			if first[key] != c {
+			if first[key] != c && !s.copies.doubtfulOnly(key, s.net.Peers) {
 				return fmt.Errorf("in the end %s of %s is %v, of %s %v", key, s.net.Peers[0].Name, first[key], p.Name, c)
 			}
 		}
-		if len(p.Store.Cells()) != len(first) {
+		if len(p.Store.Cells()) != len(first) && !s.net.Copies {
 			return fmt.Errorf("in the end %s has %d keys, %s %d", p.Name, len(p.Store.Cells()), s.net.Peers[0].Name, len(first))
 		}
 		status := p.Core.Status()
-		for site, writes := range s.history {
-			if last := writes[len(writes)-1].version; status.Vector[site] != last {
+		for site := range s.history {
+			if s.copies.sites[site] {
+				continue
+			}
+			if last := told[site]; status.Vector[site] != last {
 				return fmt.Errorf("in the end %s covers %.1s:%d, not %d", p.Name, string(site), status.Vector[site], last)
 			}
 		}

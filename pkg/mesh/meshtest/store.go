@@ -26,10 +26,13 @@ type Store struct {
 	entries map[int64]*entry
 	order   []int64 // of entries, ascending; may name ones that are gone
 	last    int64   // highest local version ever used
-	own     int64   // highest own version ever used
+	own     int64   // highest own version that anybody was told of
 	vector  syncproto.Vector
 	resume  map[syncproto.SiteID]int64
+	opened  int64 // own versions above it may be in use elsewhere
 	commits chan struct{}
+	refuses string // a key whose changes Apply refuses; empty: none
+	full    bool   // the next Apply refuses a group in its midst
 }
 
 type cell struct {
@@ -43,10 +46,27 @@ type entry struct {
 	keys    map[string]bool
 }
 
-// Write is a key and the value that a commit gives it.
+// Write is a key and the value that a commit gives it. A Store takes any value; of a real database Deleted deletes the key's row.
 type Write struct {
 	Key   string
 	Value int64
+}
+
+// Deleted is the value of a Write that deletes.
+const Deleted = -1
+
+// Database is what a Peer keeps its rows in: a Store, or a real database. Its methods do what those of a Store do.
+type Database interface {
+	State() State
+	// Write commits one transaction and returns its version and what it made of the keys that it changed; none if it
+	// changed nothing.
+	Write(writes ...Write) (version int64, cells map[string]Cell)
+	Apply(r syncproto.ApplyRequest) syncproto.ApplyResult
+	Read(r syncproto.ReadRequest) syncproto.ReadResult
+	CellOf(key string) Cell
+	Cells() map[string]Cell
+	// Reopen does what the end of the process and a new one do to it.
+	Reopen()
 }
 
 // Cell is a key's state, which replicas that are in sync agree on.
@@ -77,7 +97,7 @@ type State struct {
 func (s *Store) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := State{Site: s.site, Own: s.own, Newest: s.newest(), Vector: syncproto.Vector{}, Resume: map[syncproto.SiteID]int64{}}
+	st := State{Site: s.site, Own: s.tellOwn(), Newest: s.newest(), Vector: syncproto.Vector{}, Resume: map[syncproto.SiteID]int64{}}
 	for site, version := range s.vector {
 		st.Vector[site] = version
 	}
@@ -87,6 +107,19 @@ func (s *Store) State() State {
 	return st
 }
 
+// Write implements Database.
+func (s *Store) Write(writes ...Write) (version int64, cells map[string]Cell) {
+	cells = map[string]Cell{}
+	for _, ch := range s.Commit(writes...) {
+		key, c := KeyOf(ch)
+		version, cells[key] = ch.DBVersion, c
+	}
+	return version, cells
+}
+
+// Reopen implements Database: a Store forgets nothing.
+func (s *Store) Reopen() {}
+
 // Commits gets a value after commits; one stands for all that came before it is taken.
 func (s *Store) Commits() <-chan struct{} { return s.commits }
 
@@ -95,7 +128,6 @@ func (s *Store) Commit(writes ...Write) []changeset.Change {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last++
-	s.own = s.last
 	var changes []changeset.Change
 	for i, w := range writes {
 		c := cell{version: s.cells[w.Key].version + 1, value: w.Value, seq: int64(i / 2), l: s.last, site: s.site}
@@ -107,6 +139,20 @@ func (s *Store) Commit(writes ...Write) []changeset.Change {
 	default:
 	}
 	return changes
+}
+
+// Refuse makes Apply refuse changes of a key; an empty one: no longer.
+func (s *Store) Refuse(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuses = key
+}
+
+// SetFull makes the next Apply with groups refuse one in its midst, or not.
+func (s *Store) SetFull(full bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.full = full
 }
 
 // Cells returns what all keys hold.
@@ -142,7 +188,36 @@ func (s *Store) Apply(r syncproto.ApplyRequest) syncproto.ApplyResult {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	result := syncproto.ApplyResult{ID: r.ID}
-	for _, g := range r.Groups {
+	if s.full && len(r.Groups) > 0 {
+		s.full = false
+		at := len(r.Groups) / 2
+		s.applyGroups(r.Groups[:at], &result) // as one that takes several transactions
+		result.Own, result.Newest = s.tellOwn(), s.newest()
+		result.Refused = &syncproto.Refusal{Group: at, Reason: "no room for it"}
+		return result
+	}
+	for i, g := range r.Groups {
+		for _, ch := range g.Changes {
+			if key, _ := KeyOf(ch); s.refuses != "" && key == s.refuses {
+				result.Own, result.Newest = s.tellOwn(), s.newest()
+				result.Refused = &syncproto.Refusal{Group: i, Reason: "no room for it"}
+				return result
+			}
+		}
+	}
+	s.applyGroups(r.Groups, &result)
+	for site, version := range r.Claims {
+		s.vector[site] = max(s.vector[site], version)
+	}
+	for site, reached := range r.Resume {
+		s.resume[site] = reached
+	}
+	result.Own, result.Newest = s.tellOwn(), s.newest()
+	return result
+}
+
+func (s *Store) applyGroups(groups []syncproto.ApplyGroup, result *syncproto.ApplyResult) {
+	for _, g := range groups {
 		l, changed := s.last+1, int64(0)
 		for _, ch := range g.Changes {
 			key, incoming := KeyOf(ch)
@@ -161,14 +236,17 @@ func (s *Store) Apply(r syncproto.ApplyRequest) syncproto.ApplyResult {
 		result.Ls = append(result.Ls, l)
 		result.Changed = append(result.Changed, changed)
 	}
-	for site, version := range r.Claims {
-		s.vector[site] = max(s.vector[site], version)
+}
+
+// tellOwn returns the highest own version that has rows, or was told before. One whose rows were all beaten before anybody
+// asked stays unknown, as in a real database.
+func (s *Store) tellOwn() int64 {
+	for i := len(s.order) - 1; i >= 0 && s.order[i] > s.own; i-- {
+		if e := s.entries[s.order[i]]; e != nil && e.origin == s.site {
+			s.own = s.order[i]
+		}
 	}
-	for site, reached := range r.Resume {
-		s.resume[site] = reached
-	}
-	result.Own, result.Newest = s.own, s.newest()
-	return result
+	return s.own
 }
 
 // put stores a cell, moving its key from its entry to the one of c.l.
@@ -204,7 +282,7 @@ func (s *Store) newest() int64 {
 func (s *Store) Read(r syncproto.ReadRequest) syncproto.ReadResult {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	result := syncproto.ReadResult{ID: r.ID, Link: r.Link, Next: r.After, Own: s.own, Newest: s.newest()}
+	result := syncproto.ReadResult{ID: r.ID, Link: r.Link, Next: r.After, Own: s.tellOwn(), Newest: s.newest()}
 	if r.Count {
 		result.Remaining = s.count(r.After)
 	}

@@ -52,7 +52,9 @@ var commands = map[string]struct {
 	"stall":     {2, (*trace).stall},
 	"crash":     {1, (*trace).crash},
 	"write":     {2, (*trace).write},
+	"refuse":    {1, (*trace).refuse},
 	"table":     {2, (*trace).table},
+	"migrate":   {2, (*trace).migrate},
 	"chunk":     {1, (*trace).chunk},
 	"commit":    {1, (*trace).notify},
 	"read":      {1, (*trace).read},
@@ -177,6 +179,34 @@ func (t *trace) table(args []string) error {
 	p, err := t.find(args[0])
 	if err == nil {
 		p.CreateTable(args[1], "CREATE TABLE "+strings.Join(args[1:], " "))
+		t.net.Pump(p)
+	}
+	return err
+}
+
+// refuse makes a peer's store refuse changes of a key, or no longer any.
+func (t *trace) refuse(args []string) error {
+	p, err := t.find(args[0])
+	if err != nil {
+		return err
+	}
+	store, ok := p.Store.(*Store)
+	if !ok {
+		return fmt.Errorf("the store of %s refuses nothing", p.Name)
+	}
+	store.Refuse(strings.Join(args[1:], ""))
+	return nil
+}
+
+// migrate gives a peer's schema a generation.
+func (t *trace) migrate(args []string) error {
+	p, err := t.find(args[0])
+	if err != nil {
+		return err
+	}
+	generation, err := strconv.ParseInt(args[1], 10, 64)
+	if err == nil {
+		p.Migrate(generation)
 		t.net.Pump(p)
 	}
 	return err

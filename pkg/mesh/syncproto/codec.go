@@ -14,18 +14,24 @@ const (
 	flagBusy   = 4
 
 	flagClaims = 1 // changes
+	flagSpans  = 2
 
 	flagHaveFeed       = 1 // have
 	flagHaveBusy       = 2
 	flagHaveNeighbours = 4
+
+	flagNotNull = 1 // column of a schema
+	flagDefault = 2
 )
 
 // The fewest bytes of what a message counts.
 const (
-	minGroup = 4 // origin, version, rows, and a row
-	minRow   = 3
-	minCell  = 6
-	minTable = 4
+	minGroup  = 4 // origin, version, rows, and a row
+	minRow    = 3
+	minCell   = 6
+	minTable  = 5
+	minColumn = 5
+	minSpan   = 4
 )
 
 // Parse returns the message that b holds, which marshals to b again. Keys and values share b's memory, and b belongs
@@ -50,6 +56,16 @@ func Parse(b []byte) (Message, error) {
 		m = &Bye{Sentence: p.text("the sentence", 0, MaxSentence)}
 	case t == TypeSchema:
 		m = p.schema()
+	case t == TypePrune:
+		m = p.prune()
+	case t == TypeRelay:
+		m = p.relay()
+	case t == TypeDigestRequest:
+		m = p.digestRequest()
+	case t == TypeDigestAnswer:
+		m = p.digestAnswer()
+	case t == TypeResend:
+		m = p.resend()
 	default:
 		p.fail("a message has the unknown type %d", t)
 	}
@@ -91,6 +107,12 @@ func (m *Hello) AppendMarshal(dst []byte) []byte {
 	return appendVector(dst, m.Vector)
 }
 
+// claimsWriter reports whether a message is a hello with the writer flag, if it is a message at all.
+func claimsWriter(b []byte) bool {
+	const flags = 2 + siteLen
+	return len(b) > flags && b[0] == TypeHello && b[1] == Protocol && b[flags]&flagWriter != 0
+}
+
 func (p *parser) hello() *Hello {
 	if v := p.uvarint(); p.err == nil && v != Protocol {
 		// What follows may look different in another version.
@@ -108,14 +130,14 @@ func (p *parser) hello() *Hello {
 	copy(m.SchemaHash[:], p.take(32))
 	m.MaxMessage = int(p.number("the largest message", MinMaxMessage))
 	m.Resume = p.number("resume", 0)
-	m.Neighbours = p.siteList()
+	m.Neighbours = p.siteList("neighbours", MaxNeighbours)
 	m.Vector = p.vector()
 	return m
 }
 
 // AppendMarshal implements Message. Neighbouring changes of one table and key become one row.
 func (m *Changes) AppendMarshal(dst []byte) []byte {
-	dst = append(dst, TypeChanges, bit(m.Claims != nil, flagClaims))
+	dst = append(dst, TypeChanges, bit(m.Claims != nil, flagClaims)|bit(len(m.Spans) > 0, flagSpans))
 	dst = binary.AppendUvarint(dst, uint64(m.Reached))
 	dst = binary.AppendUvarint(dst, uint64(m.Remaining))
 	dst = binary.AppendUvarint(dst, uint64(len(m.Groups)))
@@ -126,6 +148,16 @@ func (m *Changes) AppendMarshal(dst []byte) []byte {
 	if m.Claims != nil {
 		dst = appendVector(dst, m.Claims)
 		dst = appendVector(dst, m.Deps)
+	}
+	if len(m.Spans) > 0 {
+		dst = binary.AppendUvarint(dst, uint64(len(m.Spans)))
+		for i := range m.Spans {
+			s := &m.Spans[i]
+			dst = sites.append(dst, string(s.Origin))
+			dst = binary.AppendUvarint(dst, uint64(s.After))
+			dst = binary.AppendUvarint(dst, uint64(s.Version-s.After))
+			dst = appendVector(dst, s.Deps)
+		}
 	}
 	return dst
 }
@@ -166,7 +198,7 @@ func sameRow(a, b *changeset.Change) bool { return a.Table == b.Table && bytes.E
 
 func (p *parser) changes() *Changes {
 	m := &Changes{}
-	f := p.flags(flagClaims)
+	f := p.flags(flagClaims | flagSpans)
 	m.Reached = p.number("reached", 0)
 	m.Remaining = p.number("remaining", 0)
 	total := 0
@@ -177,7 +209,36 @@ func (p *parser) changes() *Changes {
 		m.Claims = p.vector()
 		m.Deps = p.vector()
 	}
+	if f&flagSpans != 0 {
+		m.Spans = p.spans()
+	}
 	return m
+}
+
+func (p *parser) spans() []Span {
+	n := p.count("spans", MaxSpans, minSpan)
+	if n == 0 {
+		p.fail("the list of spans is empty")
+	}
+	var spans []Span
+	for i := 0; i < n && p.err == nil; i++ {
+		s := Span{Origin: p.siteRef(), After: p.number("a version", 0)}
+		switch {
+		case p.err == nil && len(s.Origin) != siteLen:
+			p.fail("the site of a span does not have 16 bytes")
+		case p.err == nil && i > 0 && s.Origin <= spans[i-1].Origin:
+			p.fail("the spans are not in ascending order of their sites")
+		}
+		s.Version = s.After + p.number("the length of a span", 1)
+		if s.Version > MaxVersion {
+			p.fail("a version is not in the range from 1 to 2^53-1")
+		}
+		if s.Deps = p.vector(); len(s.Deps) > MaxSpanDeps {
+			p.fail("a span depends on more than %d sites", MaxSpanDeps)
+		}
+		spans = append(spans, s)
+	}
+	return spans
 }
 
 // group reads a group; total counts the changes of the message.
@@ -229,7 +290,7 @@ func (p *parser) have() *Have {
 	m.Applied = p.number("applied", 0)
 	m.Delta = p.vector()
 	if m.HasNeighbours {
-		m.Neighbours = p.siteList()
+		m.Neighbours = p.siteList("neighbours", MaxNeighbours)
 	}
 	return m
 }
@@ -256,25 +317,52 @@ func (m *Bye) AppendMarshal(dst []byte) []byte {
 // AppendMarshal implements Message.
 func (m *Schema) AppendMarshal(dst []byte) []byte {
 	dst = append(append(dst, TypeSchema), m.Hash[:]...)
+	dst = binary.AppendUvarint(dst, uint64(m.Generation))
 	dst = binary.AppendUvarint(dst, uint64(len(m.Tables)))
-	for _, t := range m.Tables {
-		dst = appendString(appendString(dst, t.Name), t.SQL)
+	for i := range m.Tables {
+		dst = appendTable(dst, &m.Tables[i])
 	}
 	return dst
 }
 
 func (p *parser) schema() *Schema {
 	m := &Schema{}
+	if len(p.b) >= MaxSchemaBytes {
+		p.fail("a schema has more than 4 MiB")
+		p.err.Code = CodeTooLarge
+		return m
+	}
 	copy(m.Hash[:], p.take(32))
+	if m.Generation = p.number("a generation", 0); m.Generation > MaxGeneration {
+		p.fail("a generation is 2^32 or more")
+	}
 	for n := p.count("tables", MaxSchemaTables, minTable); n > 0 && p.err == nil; n-- {
 		t := TableSchema{
 			Name: p.text("a name", 1, MaxName),
 			SQL:  p.text("a CREATE TABLE statement", 1, MaxSchemaSQL),
 		}
+		for columns := p.count("columns", MaxColumns, minColumn); columns > 0 && p.err == nil; columns-- {
+			t.Columns = append(t.Columns, p.column())
+		}
 		if last := len(m.Tables) - 1; last >= 0 && t.Name <= m.Tables[last].Name {
 			p.fail("the tables are not in ascending order")
 		}
 		m.Tables = append(m.Tables, t)
+	}
+	return m
+}
+
+// AppendMarshal implements Message.
+func (m *Prune) AppendMarshal(dst []byte) []byte {
+	return appendSites(appendSites(append(dst, TypePrune), m.Prune), m.Graft)
+}
+
+func (p *parser) prune() *Prune {
+	m := &Prune{Prune: p.siteList("pruned sites", MaxPrunes), Graft: p.siteList("grafted sites", MaxPrunes)}
+	for _, site := range m.Graft {
+		if isIn(m.Prune, site) {
+			p.fail("a site is pruned and grafted at the same time")
+		}
 	}
 	return m
 }

@@ -10,6 +10,7 @@ import (
 const (
 	headerSize = 64 // of a changes message without groups, claims and deps
 	groupSize  = 48 // of a group without changes
+	spanSize   = 40 // of a span without its deps
 	cellSize   = 80 // of a change without its names, key and value: site, versions, lengths
 )
 
@@ -21,6 +22,9 @@ func boundOf(ch *changeset.Change) int {
 // sizeOf is what a message is counted as in the window, the same on both sides.
 func sizeOf(m *Changes) int {
 	size := headerSize + vectorSize(m.Claims) + vectorSize(m.Deps)
+	for i := range m.Spans {
+		size += spanSize + vectorSize(m.Spans[i].Deps)
+	}
 	for i := range m.Groups {
 		size += groupSize
 		for j := range m.Groups[i].Changes {
@@ -40,16 +44,18 @@ func countChanges(m *Changes) int {
 	return n
 }
 
-// compose makes messages of entries that were read. It is one message mostly; a run of changes with one (L, seq), which
-// a Read does not split, may need several. Each says what it reached; the last one's is the caller's to set.
-func (c *Core) compose(l *link, entries []Entry, remaining int64) []outgoing {
-	var parts []outgoing
+// compose makes messages of entries that were read, and reports whether nothing was left out. It is one message mostly; a
+// run of changes with one (L, seq), which a Read does not split, may need several. Each says what it reached; the
+// last one's is the caller's to set.
+func (c *Core) compose(l *link, entries []Entry, remaining int64) (parts []outgoing, complete bool) {
+	complete = true
 	for _, e := range entries {
 		fresh := true // no group of this entry in the current message yet
 		for i := range e.Changes {
 			ch := &e.Changes[i]
 			bound := boundOf(ch)
 			if !sendable(ch) || headerSize+groupSize+bound > l.maxMessage {
+				complete = false
 				c.counters.TooLarge++
 				c.event(l, Event{Kind: EventTooLarge, Table: ch.Table, CID: ch.CID, Size: bound})
 				continue
@@ -66,7 +72,7 @@ func (c *Core) compose(l *link, entries []Entry, remaining int64) []outgoing {
 	for i := range parts {
 		parts[i].size = sizeOf(parts[i].m)
 	}
-	return parts
+	return parts, complete
 }
 
 // full reports whether a change of size bound has to go into another message.

@@ -20,6 +20,8 @@ type Core struct {
 	links map[LinkID]*link
 	order []LinkID // of links, ascending
 
+	passed map[SiteID]int64 // the reached that a site has acknowledged, on links that ended
+
 	neighbours    []SiteID // sites of the live links, ascending; never modified, replaced
 	neighboursGen int64
 
@@ -28,11 +30,23 @@ type Core struct {
 	applying *applying
 	turn     LinkID // whose message was taken last for an apply
 	resolved int64  // gen at which the claims queues were last looked through
-	feeder   LinkID // the link that we catch up from; 0: none
+
+	spans      []waitingSpan // taken, waiting for what they depend on; oldest first
+	units      units
+	foreignRun struct{ from, to int64 } // the latest local versions that an Apply used, without a gap
+	seen       map[SiteID]seen
+
+	feeder LinkID // the link that we catch up from; 0: none
 
 	schemaHash   [32]byte
 	schemaTables []TableSchema
 	schemaGiven  bool
+
+	looks            uint64 // ids given to looks
+	looking          *looking
+	lookTurn         LinkID // whose question was taken last
+	lookCost         int64  // milliseconds that looks have taken and that are not forgotten
+	schemaGeneration int64
 
 	counters Counters
 	ready    Ready
@@ -54,7 +68,8 @@ func New(cfg Config) (*Core, error) {
 	}
 	return &Core{
 		cfg: cfg, rnd: uint32(cfg.Seed) ^ uint32(cfg.Seed>>32), own: cfg.Own, newest: cfg.Newest,
-		vector: cfg.Vector.Without(cfg.Site).With(cfg.Site, cfg.Own), links: map[LinkID]*link{}, schemaHash: cfg.SchemaHash,
+		vector: cfg.Vector.Without(cfg.Site).With(cfg.Site, cfg.Own), links: map[LinkID]*link{}, seen: map[SiteID]seen{},
+		passed: map[SiteID]int64{}, schemaHash: cfg.SchemaHash,
 	}, nil
 }
 
@@ -66,7 +81,7 @@ func (c *Core) Open(id LinkID, o OpenInfo) {
 			c.fail(l, &Error{CodeSuperseded, "a newer connection of the same peer replaces this one"})
 		}
 	}
-	l := newLink(id, o)
+	l := newLink(c.cfg.Site, id, o)
 	l.heard = c.now
 	c.links[id] = l
 	at, _ := slices.BinarySearch(c.order, id)
@@ -86,6 +101,7 @@ func (c *Core) Close(id LinkID) {
 	if l == nil {
 		return
 	}
+	c.pass(l)
 	delete(c.links, id)
 	at, _ := slices.BinarySearch(c.order, id)
 	c.order = slices.Delete(c.order, at, at+1)
@@ -130,11 +146,22 @@ func (c *Core) Step(id LinkID, m Message) {
 		c.stepHave(l, m)
 	case *Schema:
 		c.stepSchema(l, m)
+	case *Prune:
+		c.stepPrune(l, m)
+	case *DigestRequest:
+		c.stepDigestRequest(l, m)
+	case *DigestAnswer:
+		c.stepDigestAnswer(l, m)
+	case *Resend:
+		c.stepResend(l, m)
 	}
 }
 
 // Tick is called every TickMillis.
-func (c *Core) Tick() { c.now++ }
+func (c *Core) Tick() {
+	c.now++
+	c.lookCost = max(c.lookCost-TickMillis/2, 0)
+}
 
 // Committed reports a durable local commit: the store's Own and Newest after it.
 func (c *Core) Committed(own, newest int64) { c.advance(own, newest, nil) }
@@ -144,6 +171,11 @@ func (c *Core) advance(own, newest int64, foreign Vector) {
 	c.own = max(c.own, own)
 	c.newest = max(c.newest, newest)
 	v := c.vector.Max(foreign)
+	for site, version := range foreign {
+		if c.seen[site].version <= version {
+			delete(c.seen, site)
+		}
+	}
 	foreignRose := len(v.Since(c.vector)) > 0
 	v = v.With(c.cfg.Site, c.own)
 	if foreignRose {
@@ -158,10 +190,12 @@ func (c *Core) advance(own, newest int64, foreign Vector) {
 // Ready returns what is to be done, and takes it as being done.
 func (c *Core) Ready() Ready {
 	c.startApply()
+	c.startLook()
 	c.updateFeed()
 	for _, id := range c.order {
 		if l := c.links[id]; l.live && !l.closing {
 			c.announceSchema(l)
+			c.sendPrune(l)
 			c.serve(l)
 		}
 	}
@@ -202,7 +236,8 @@ func (c *Core) fail(l *link, err *Error) {
 
 // shut ends the link: what it had queued goes, and the driver is asked to close it.
 func (c *Core) shut(l *link, err *Error) {
-	closed := newLink(l.id, OpenInfo{Remote: l.remote})
+	c.pass(l)
+	closed := newLink(c.cfg.Site, l.id, OpenInfo{Remote: l.remote})
 	closed.closing = true
 	c.links[l.id] = closed
 	l.closing = true

@@ -197,6 +197,40 @@ func TestVectorTakesNoMoreThanItsLimit(t *testing.T) {
 	}
 }
 
+// One message may claim as many sites as a vector has. Whoever is linked here has a place all the same.
+func TestInventedSitesLeavePlaces(t *testing.T) {
+	c := newCore(t, Config{})
+	live(c, 1, other, Vector{other: 5})
+	live(c, 2, testSite('z'), Vector{})
+	invented := Vector{}
+	for i := range MaxVectorSites {
+		invented[SiteID(fmt.Sprintf("%016d", i))] = 1
+	}
+	claim := func(id LinkID, claims Vector) Ready {
+		c.Step(id, &Changes{Claims: claims, Deps: Vector{}})
+		r := c.Ready()
+		if r.Apply != nil {
+			c.Applied(ApplyResult{ID: r.Apply.ID})
+		}
+		return r
+	}
+	said := 0
+	for range 2 {
+		for _, e := range claim(2, invented).Events {
+			if e.Kind == EventVectorFull {
+				said++
+			}
+		}
+	}
+	if n := len(c.Vector()); n != MaxVectorSites-ReservedSites || said != 1 {
+		t.Errorf("the vector has %d sites, and %d events say that it is full", n, said)
+	}
+	claim(1, Vector{other: 5, testSite('n'): 3})
+	if v := c.Vector(); v[other] != 5 || v[testSite('n')] != 0 {
+		t.Errorf("of the link's claims there are %d and %d", v[other], v[testSite('n')])
+	}
+}
+
 // entriesOf answers the read of a ready with the given entries.
 func answer(t *testing.T, c *Core, r Ready, entries []Entry) Ready {
 	t.Helper()
@@ -405,5 +439,28 @@ func TestNewerLinkOfASiteReplacesTheOlder(t *testing.T) {
 	links := c.Status().Links
 	if len(links) != 1 || links[0].Remote != other {
 		t.Errorf("links: %+v", links)
+	}
+}
+
+// A reader's tables end its link; its hash alone is taken, since it says no more than its hello does.
+func TestSchemaOfReader(t *testing.T) {
+	table := TableSchema{Name: "t", SQL: "CREATE TABLE t (k PRIMARY KEY NOT NULL)"}
+	for _, tables := range [][]TableSchema{nil, {table}} {
+		c := newCore(t, Config{Writer: true})
+		c.SchemaChanged([32]byte{1}, 0, []TableSchema{table})
+		c.Open(1, OpenInfo{Remote: other, Proof: make([]byte, ProofLen)})
+		c.Step(1, &Hello{Site: other, MaxMessage: MaxMessage, SchemaHash: [32]byte{2}, Vector: Vector{}})
+		c.Ready()
+		c.Step(1, &Schema{Hash: [32]byte{1}, Generation: 9, Tables: tables})
+		r := c.Ready()
+		if len(r.Schemas) > 0 || (len(r.Closes) > 0) != (len(tables) > 0) {
+			t.Errorf("%d tables: %+v", len(tables), r)
+		}
+		if len(tables) > 0 && r.Closes[0].Err.Code != CodeReadOnly {
+			t.Errorf("closed with %v", r.Closes[0].Err)
+		}
+		if len(tables) == 0 && !c.Status().Links[0].Schema {
+			t.Error("the hash of a reader is not taken")
+		}
 	}
 }

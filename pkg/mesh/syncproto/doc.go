@@ -22,5 +22,6 @@
 //  9. Tick is called every TickMillis, Committed after each local commit (several may share one call).
 //  10. After a Close the driver flushes the link's Sends, closes it and calls Core.Close. It calls Core.Close also
 //     when a link ends by itself. Until then, and afterwards, calls for that link are ignored.
-//  11. SchemaChanged is called once after New, and after each change of the schema before its Committed.
+//  11. A Look is answered by LookDone, also when its link is gone. It takes its time without delaying Reads and Applies.
+//  12. SchemaChanged is called once after New, and after each change of the schema before its Committed.
 package syncproto

@@ -21,12 +21,13 @@ const (
 	CodeStaleCopy  Code = 8
 	CodeSuperseded Code = 9
 	CodeInternal   Code = 10
+	CodeParked     Code = 11
 )
 
 var codeNames = [...]string{
 	CodeVersion: "version", CodeMalformed: "malformed", CodeTooLarge: "too-large", CodeReadOnly: "read-only",
 	CodeBadProof: "bad-proof", CodeSameSite: "same-site", CodeFlow: "flow", CodeStaleCopy: "stale-copy",
-	CodeSuperseded: "superseded", CodeInternal: "internal",
+	CodeSuperseded: "superseded", CodeInternal: "internal", CodeParked: "parked",
 }
 
 // String returns the code's name in docs/PROTOCOL.md.

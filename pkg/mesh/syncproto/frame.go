@@ -50,12 +50,17 @@ type Frame struct {
 
 // Assembler puts the messages of one link together from its frames.
 type Assembler struct {
-	max int
-	buf []byte
+	max   int
+	limit int // of the next message
+	buf   []byte
 }
 
-// NewAssembler returns an Assembler of messages of at most maxMessage bytes.
-func NewAssembler(maxMessage int) *Assembler { return &Assembler{max: maxMessage} }
+// NewAssembler returns an Assembler of messages of at most maxMessage bytes, and of at most MinMaxMessage until a hello has
+// come that claims the writer role: nothing that a reader has to say is longer, and a member that proves nothing makes
+// nobody keep 64 MiB of a message that never ends.
+func NewAssembler(maxMessage int) *Assembler {
+	return &Assembler{max: maxMessage, limit: min(maxMessage, MinMaxMessage)}
+}
 
 // Frame takes the next frame; it copies what it keeps. After an error, which is an *Error, the link is of no more use.
 func (a *Assembler) Frame(b []byte) (Frame, error) {
@@ -73,7 +78,7 @@ func (a *Assembler) Frame(b []byte) (Frame, error) {
 		}
 		return Frame{Kind: kind, Token: binary.BigEndian.Uint64(payload)}, nil
 	case FramePart, FrameLast:
-		if len(payload) > a.max-len(a.buf) {
+		if len(payload) > a.limit-len(a.buf) {
 			return Frame{}, &Error{CodeTooLarge, "a message is longer than this peer accepts"}
 		}
 	default:
@@ -85,5 +90,8 @@ func (a *Assembler) Frame(b []byte) (Frame, error) {
 	}
 	message := append(a.buf, payload...)
 	a.buf = nil
+	if claimsWriter(message) {
+		a.limit = a.max
+	}
 	return Frame{Kind: kind, Message: slices.Clip(message)}, nil
 }

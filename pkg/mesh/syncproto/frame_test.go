@@ -132,6 +132,48 @@ func TestFrameLimits(t *testing.T) {
 	}
 }
 
+// Who has not claimed to be a writer gets no more memory than it needs, whatever else it has sent.
+func TestLargeMessagesAreForWriters(t *testing.T) {
+	fits := func(hello *Hello, size int) bool {
+		a := NewAssembler(MaxMessage)
+		if hello != nil {
+			frame, _ := AppendFrame(nil, hello.AppendMarshal(nil))
+			if _, err := a.Frame(frame); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for ; size > MaxFrame-1; size -= MaxFrame - 1 {
+			if _, err := a.Frame(make([]byte, MaxFrame)); err != nil {
+				return false
+			}
+		}
+		_, err := a.Frame(make([]byte, 1+size))
+		return err == nil
+	}
+	reader := &Hello{Site: self, MaxMessage: MaxMessage, Feed: true, Busy: true}
+	writer := &Hello{Site: self, MaxMessage: MaxMessage, Writer: true, Proof: make([]byte, ProofLen)}
+	for _, x := range []struct {
+		hello *Hello
+		size  int
+		want  bool
+	}{
+		{nil, MinMaxMessage, true}, {nil, MinMaxMessage + 1, false}, {reader, MinMaxMessage, true}, {reader, MinMaxMessage + 1, false},
+		{writer, MinMaxMessage + 1, true}, {writer, MaxMessage, true}, {writer, MaxMessage + 1, false},
+	} {
+		if got := fits(x.hello, x.size); got != x.want {
+			t.Errorf("after %+v a message of %d bytes: %v", x.hello, x.size, got)
+		}
+	}
+	// Nothing that a reader says is longer.
+	v := Vector{}
+	for i := range MaxVectorSites {
+		v[SiteID(fmt.Sprintf("%016d", i))] = MaxVersion
+	}
+	if n := len((&Hello{Site: self, MaxMessage: MaxMessage, Resume: MaxVersion, Neighbours: v.Sites()[:MaxNeighbours], Vector: v}).AppendMarshal(nil)); n > MinMaxMessage {
+		t.Errorf("a hello has up to %d bytes", n)
+	}
+}
+
 func FuzzAssembler(f *testing.F) {
 	for _, v := range readVectors(f, "frames.txt", 3) {
 		h := strings.Split(v[2], " ")

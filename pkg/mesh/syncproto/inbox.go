@@ -1,6 +1,9 @@
 package syncproto
 
-import "maps"
+import (
+	"maps"
+	"slices"
+)
 
 // busyQueue is the number of a link's messages waiting to be applied from which on we are busy: what they hold should
 // not be sent to us by others meanwhile.
@@ -21,6 +24,7 @@ type receiving struct {
 
 	caughtUp     bool // our first catch-up from this link is complete, or cannot be had
 	caughtUpSaid bool
+	fullSaid     bool // that the vector has no place for what it claims
 }
 
 // incoming is a changes message with its size.
@@ -38,6 +42,8 @@ type applying struct {
 	claims Vector
 	links  []appliedLink
 	groups []ApplyGroup
+	units  []*applyingUnit
+	spans  []waitingSpan // Core.spans before it
 }
 
 // appliedLink is what an Apply means to one link.
@@ -46,6 +52,10 @@ type appliedLink struct {
 	messages int64
 	bytes    int
 	taken    bool // claims of it were taken
+
+	// What of the link is taken back if the Apply is refused for another's sake.
+	inbox  []incoming // its messages in the Apply
+	claims []claim    // its queue before
 }
 
 func (c *Core) stepChanges(l *link, m *Changes) {
@@ -56,15 +66,30 @@ func (c *Core) stepChanges(l *link, m *Changes) {
 	case l.received-l.applied >= WindowMessages || l.queuedBytes >= 2*WindowBytes:
 		c.fail(l, &Error{CodeFlow, "more changes were sent than the window allows"})
 		return
-	case !c.learn(l, m.Claims):
+	case !c.learn(l, m.Claims.Max(ownOf(l.remote, m.Spans))) || c.stale(l, m.newestOf(c.cfg.Site)):
 		return
 	}
 	size := sizeOf(m)
 	l.received++
 	l.receivedChanges += int64(countChanges(m))
 	l.queuedBytes += size
-	l.remaining, l.midWalk, l.heard = m.Remaining, m.Claims == nil, c.now
+	l.remaining, l.midWalk, l.heard = m.Remaining, m.Claims == nil && m.Spans == nil, c.now
+	c.judge(l, m)
 	l.inbox = append(l.inbox, incoming{m, size})
+}
+
+// newestOf returns the highest version of a site that the message names as held by the sender, or waited for; 0 if it names none.
+func (m *Changes) newestOf(site SiteID) int64 {
+	version := m.Deps[site]
+	for i := range m.Groups {
+		if g := &m.Groups[i]; g.Origin == site {
+			version = max(version, g.Version)
+		}
+	}
+	for i := range m.Spans {
+		version = max(version, m.Spans[i].Deps[site])
+	}
+	return version
 }
 
 // busy reports whether we are in the middle of somebody's walk. One that has been silent for long does not count.
@@ -80,15 +105,12 @@ func (c *Core) busy() bool {
 
 // startApply combines queued messages into an Apply, with those claims that they complete.
 func (c *Core) startApply() {
-	if c.applying != nil {
+	if c.applying != nil || c.resolved == c.gen && !slices.ContainsFunc(c.order, c.inTurn) {
 		return
 	}
-	a := &applying{}
+	a := &applying{spans: slices.Clone(c.spans)}
 	resume := map[SiteID]int64{}
 	c.takeMessages(a, resume)
-	if len(a.links) == 0 && c.resolved == c.gen {
-		return
-	}
 	c.resolve(a)
 	if len(a.groups) == 0 && len(a.claims) == 0 {
 		c.finish(a) // nothing to store; what was reached can be told again
@@ -114,14 +136,17 @@ func (c *Core) takeMessages(a *applying, resume map[SiteID]int64) {
 		for _, g := range in.m.Groups {
 			a.groups = append(a.groups, ApplyGroup{l.id, g})
 		}
+		c.takeSpans(a, l, in.m, in.size)
 		resume[l.remote] = in.m.Reached
 		part := a.part(l)
 		part.messages++
 		part.bytes += in.size
+		part.inbox = append(part.inbox, in)
 		if in.m.Claims != nil {
 			l.claims = append(l.claims, claim{in.m.Claims, in.m.Deps})
 			if len(l.claims) > MaxClaimsQueue {
-				l.claims = l.claims[1:] // later ones say more
+				l.claims[1].claims = l.claims[1].claims.Max(l.claims[0].claims)
+				l.claims = l.claims[1:]
 			}
 		}
 	}
@@ -131,16 +156,15 @@ func (c *Core) takeMessages(a *applying, resume map[SiteID]int64) {
 func (c *Core) nextInTurn() *link {
 	var first *link
 	for _, id := range c.order {
-		l := c.links[id]
-		if len(l.inbox) == 0 || l.schemaWait {
+		if !c.inTurn(id) {
 			continue
 		}
 		if id > c.turn {
-			first = l
+			first = c.links[id]
 			break
 		}
 		if first == nil {
-			first = l
+			first = c.links[id]
 		}
 	}
 	if first != nil {
@@ -149,18 +173,25 @@ func (c *Core) nextInTurn() *link {
 	return first
 }
 
+// inTurn reports whether a link has a message to apply.
+func (c *Core) inTurn(id LinkID) bool {
+	l := c.links[id]
+	return len(l.inbox) > 0 && !l.schemaWait
+}
+
 func (a *applying) part(l *link) *appliedLink {
 	for i := range a.links {
 		if a.links[i].link == l {
 			return &a.links[i]
 		}
 	}
-	a.links = append(a.links, appliedLink{link: l})
+	a.links = append(a.links, appliedLink{link: l, claims: slices.Clone(l.claims)})
 	return &a.links[len(a.links)-1]
 }
 
-// resolve takes the claims whose deps are covered, until no more are. Of a link's queue it takes the newest such one: it
-// stands for itself, and says more than those before it, whose deps may never be covered.
+// resolve takes the spans and the claims whose deps are covered, until no more are. Of a link's queue it takes the newest
+// such claims, and with them those before, whose deps may never be covered: what was held then and is no dep now was
+// sent since, or is covered.
 func (c *Core) resolve(a *applying) {
 	c.resolved = c.gen
 	pending := maps.Clone(c.vector)
@@ -168,14 +199,17 @@ func (c *Core) resolve(a *applying) {
 		pending = Vector{}
 	}
 	for moved := true; moved; {
-		moved = false
+		moved = c.resolveSpans(a, pending)
 		for _, id := range c.order {
 			l := c.links[id]
 			for i := len(l.claims) - 1; i >= 0; i-- {
 				if !pending.CoversAll(l.claims[i].deps) {
 					continue
 				}
-				c.take(a, l, pending, l.claims[i].claims)
+				a.part(l).taken = true
+				for _, claim := range l.claims[:i+1] {
+					c.raise(a, l, pending, claim.claims)
+				}
 				l.claims = l.claims[i+1:]
 				moved = true
 				break
@@ -184,16 +218,15 @@ func (c *Core) resolve(a *applying) {
 	}
 }
 
-// take raises pending, and the claims of the Apply, to claims.
-func (c *Core) take(a *applying, l *link, pending, claims Vector) {
-	a.part(l).taken = true
+// raise raises pending, and the claims of the Apply, to claims, which came over l.
+func (c *Core) raise(a *applying, l *link, pending, claims Vector) {
 	full := false
 	for _, site := range claims.Sites() {
 		version := claims[site]
 		if site == c.cfg.Site || version <= pending[site] {
 			continue
 		}
-		if pending[site] == 0 && len(pending) >= MaxVectorSites {
+		if pending[site] == 0 && !c.hasPlace(len(pending), site) {
 			full = true
 			continue
 		}
@@ -202,9 +235,16 @@ func (c *Core) take(a *applying, l *link, pending, claims Vector) {
 		}
 		pending[site], a.claims[site] = version, version
 	}
-	if full {
+	if full && !l.fullSaid {
+		l.fullSaid = true
 		c.event(l, Event{Kind: EventVectorFull})
 	}
+}
+
+// hasPlace reports whether a vector of so many sites has a place for a new one. A single message may claim as many sites as a
+// vector has, invented ones too; that must not keep those out that are linked here.
+func (c *Core) hasPlace(sites int, site SiteID) bool {
+	return sites < MaxVectorSites-ReservedSites || sites < MaxVectorSites && isIn(c.neighbours, site)
 }
 
 // Applied answers the ApplyRequest.
@@ -214,9 +254,38 @@ func (c *Core) Applied(r ApplyResult) {
 		return
 	}
 	c.applying = nil
+	if r.Refused != nil {
+		c.advance(r.Own, r.Newest, nil)
+		c.refused(a, *r.Refused)
+		return
+	}
 	c.count(a, r)
+	c.noteForeign(r.Ls)
+	c.keepUnits(a, r)
 	c.advance(r.Own, r.Newest, a.claims)
 	c.finish(a)
+}
+
+// refused ends the link of the group that could not be applied. What the others had in the Apply is as it was before it.
+func (c *Core) refused(a *applying, r Refusal) {
+	var culprit LinkID
+	if r.Group >= 0 && r.Group < len(a.groups) {
+		culprit = a.groups[r.Group].Link
+	}
+	c.resolved, c.spans = -1, a.spans
+	for i := range a.links {
+		part := &a.links[i]
+		l := part.link
+		if l.closing || c.links[l.id] != l {
+			continue
+		}
+		if l.id == culprit {
+			c.fail(l, &Error{CodeParked, truncate(r.Reason, MaxSentence)})
+			continue
+		}
+		l.inbox = append(part.inbox, l.inbox...)
+		l.claims = part.claims
+	}
 }
 
 // finish tells the links what was applied.

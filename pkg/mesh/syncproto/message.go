@@ -14,9 +14,16 @@ const (
 	MaxNeighbours   = 1024                 // sites listed as neighbours
 	MaxGroups       = 8192                 // groups of a changes message
 	MaxChanges      = 65536                // changes (cells) of a changes message
+	MaxSpans        = 1024                 // spans of a changes message
+	MaxSpanDeps     = 64                   // sites in the deps of a span
+	MaxPrunes       = 1024                 // sites in each list of a prune message
 	MaxName         = 1024                 // bytes of a table or column name
 	MaxSchemaTables = 1024                 // tables of a schema message
 	MaxSchemaSQL    = 64 << 10             // bytes of a CREATE TABLE statement
+	MaxSchemaBytes  = 4 << 20              // bytes of a schema message
+	MaxColumns      = 2000                 // columns of a table in a schema message, as many as SQLite allows
+	MaxTypeName     = 1024                 // bytes of a column's declared type
+	MaxGeneration   = 1<<32 - 1            // generations of a schema
 	MaxSentence     = 1024                 // bytes of the sentence of an error or bye
 	ProofLen        = 64                   // bytes of a role proof
 )
@@ -35,9 +42,16 @@ const (
 	TypeError   = 4
 	TypeBye     = 5
 	TypeSchema  = 6
+	TypePrune   = 7
+	TypeRelay   = 8
+
+	TypeDigestRequest = 9
+	TypeDigestAnswer  = 10
+	TypeResend        = 11
 )
 
-// Message is one of *Hello, *Changes, *Have, *Error, *Bye and *Schema.
+// Message is one of *Hello, *Changes, *Have, *Error, *Bye, *Schema, *Prune, *Relay, *DigestRequest, *DigestAnswer and
+// *Resend.
 type Message interface {
 	// Type returns the message's type byte.
 	Type() byte
@@ -72,9 +86,11 @@ type Changes struct {
 	Reached   int64 // the sender has no entry unsent at or below this local version of its own
 	Remaining int64 // about how many more changes the walk has; 0 on its last message
 	Groups    []Group
-	// Claims is the sender's vector, nil where the walk goes on. Deps is what the receiver's vector has to cover
-	// before it takes the claims.
+	// Claims is what of the sender's vector the receiver was not told on this link and is not known to cover; nil where the
+	// walk goes on. Deps is what the receiver's vector has to cover before it takes the claims, and those before.
 	Claims, Deps Vector
+	// Spans say for which sites Groups are complete, in ascending order of the sites.
+	Spans []Span
 }
 
 // Have tells a sender what has arrived.
@@ -86,16 +102,23 @@ type Have struct {
 	Neighbours    []SiteID // ascending
 }
 
+// Prune asks not to be sent, or to be sent again, the entries of some sites: the receiver holds those of a pruned site for
+// a while before it sends them.
+type Prune struct {
+	Prune, Graft []SiteID // ascending, none in both
+}
+
 // Bye says that the sender leaves, and why. It closes the connection afterwards.
 type Bye struct{ Sentence string }
 
-// TableSchema is a CRR's name and its CREATE TABLE statement.
-type TableSchema struct{ Name, SQL string }
+// TableSchema is a CRR: its name, its CREATE TABLE statement and its columns.
+type TableSchema = changeset.TableSchema
 
-// Schema is the sender's CRRs.
+// Schema is the sender's CRRs, or only that their hash is another now.
 type Schema struct {
-	Hash   [32]byte
-	Tables []TableSchema // in ascending bytewise order of their names
+	Hash       [32]byte
+	Generation int64         // counts the migrations that were made on purpose; 0: none, or the sender is a reader
+	Tables     []TableSchema // in ascending bytewise order of their names; none: the hash alone is told
 }
 
 // Type implements Message.
@@ -115,3 +138,6 @@ func (*Bye) Type() byte { return TypeBye }
 
 // Type implements Message.
 func (*Schema) Type() byte { return TypeSchema }
+
+// Type implements Message.
+func (*Prune) Type() byte { return TypePrune }

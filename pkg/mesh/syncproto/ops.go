@@ -11,6 +11,7 @@ const TickMillis = 50
 // Times, in ticks of TickMillis.
 const (
 	HoldTicks        = 6   // how long an entry that should come from a better place is held back
+	PruneTicks       = 8   // an entry of a pruned site is held for this long, and up to as long again, by the two sites
 	ClaimTicks       = 6   // how long claims without entries wait for a have that makes them unnecessary
 	HaveTicks        = 5   // a have waits 1 to HaveTicks ticks for more to say
 	BusyTicks        = 60  // a walk that has been silent for so long no longer makes its receiver busy
@@ -24,8 +25,11 @@ const (
 	ApplyChanges   = 4096    // changes after which an Apply takes no further message
 	MaxHeld        = 65536   // held entries of a link; a walk stops where there would be more
 	MaxDecisions   = 16384   // entries that one Read may decide on
-	MaxClaimsQueue = 64      // claims of a link that wait for their deps; the oldest goes when there are more
+	MaxClaimsQueue = 64      // claims of a link that wait for their deps; the two oldest become one when there are more
+	MaxUnits       = 1024    // spans that are remembered with their groups, to pass them on as they came
+	MaxUnitBytes   = 1 << 20 // bytes of them, by estimate
 	MaxLinks       = 1024    // open links
+	ReservedSites  = 1024    // places in the vector that only sites with a link to us take
 )
 
 // Config is what a core starts from. Site, Own, Newest and Vector are the store's State.
@@ -54,6 +58,8 @@ type Ready struct {
 	Reads   []ReadRequest   // at most one is outstanding for each link
 	Apply   *ApplyRequest   // at most one is outstanding; nil: none to start
 	Schemas []SchemaRequest // at most one is outstanding for each link
+	Look    *LookRequest    // at most one is outstanding; nil: none to start
+	Answers []LinkAnswer    // to what Ask sent
 	Closes  []Close         // after the Sends
 	Events  []Event         // for logs and figures
 }
@@ -61,7 +67,7 @@ type Ready struct {
 // Empty reports whether there is nothing to do.
 func (r *Ready) Empty() bool {
 	return len(r.Sends) == 0 && len(r.Reads) == 0 && r.Apply == nil && len(r.Schemas) == 0 &&
-		len(r.Closes) == 0 && len(r.Events) == 0
+		r.Look == nil && len(r.Answers) == 0 && len(r.Closes) == 0 && len(r.Events) == 0
 }
 
 // Send is a message for the other side of a link.
@@ -76,11 +82,13 @@ type Close struct {
 	Err  *Error // why; nil after a bye
 }
 
-// SchemaRequest asks the driver to create those of the tables that do not exist, and then to call SchemaChanged if the
-// schema changed, and SchemaApplied in any case.
+// SchemaRequest asks the driver to take of another's schema what its owner lets it take, and then to call SchemaChanged if
+// hash, generation or tables changed, and SchemaApplied in any case. Where Hash is our own, only the generation counts.
 type SchemaRequest struct {
-	Link   LinkID
-	Tables []TableSchema
+	Link       LinkID
+	Hash       [32]byte
+	Generation int64
+	Tables     []TableSchema
 }
 
 // Decision is what becomes of an entry that a Read comes to.
@@ -150,4 +158,13 @@ type ApplyResult struct {
 	Changed     []int64 // for each group the number of rows that it changed
 	Parked      []int   // for each group the number of changes that could not be applied and were put aside; nil: none
 	Own, Newest int64   // afterwards
+	// Refused says that nothing more may be put aside, and so no claim was stored; what was of the groups may be. The core
+	// ends the link that the group came from, and asks again for the rest. nil: all was applied.
+	Refused *Refusal
+}
+
+// Refusal is the group that an Apply could not take, and why, a sentence for its sender.
+type Refusal struct {
+	Group  int // its index
+	Reason string
 }

@@ -1,5 +1,7 @@
 package syncproto
 
+import "slices"
+
 // EventKind says what happened.
 type EventKind uint8
 
@@ -10,10 +12,11 @@ const (
 	EventServed                             // our first walk for the other side is complete, and reported as applied
 	EventSchemaDiffers                      // the schema hashes differ
 	EventTooLarge                           // a change is larger than the other side accepts and was left out: Table, CID, Size
-	EventStaleCopy                          // the other side has seen Version of our site, which we do not have
+	EventStaleCopy                          // the other side has seen Version of our site, which we do not have: Proved
 	EventVectorFull                         // a claim for a new site was dropped: the vector has MaxVectorSites
 	EventParked                             // Count changes could not be applied and were put aside
 	EventRemoteError                        // the other side reported Err
+	EventSameSite                           // the other side has our site id: Proved
 )
 
 // Event is something worth a log line. Fields beyond Kind, Link and Remote are set where the kind says so.
@@ -27,6 +30,7 @@ type Event struct {
 	Table   string
 	CID     string
 	Err     *Error
+	Proved  bool // the other side has proved the writer role: not everybody can say this
 }
 
 // Status is a picture of the core. The caller owns it, save the vectors, which it must not change.
@@ -60,6 +64,8 @@ type LinkStatus struct {
 	Live   bool // both hellos are through
 	Writer bool // the other side proved the writer role
 	Schema bool // the schema hashes are equal
+	// Differences between our tables and its, where it has told them: changeset.SchemaDifferences.
+	Differences []string
 
 	CatchingUp bool  // our first catch-up from it is not complete
 	Received   int64 // changes received from it
@@ -96,7 +102,8 @@ func (c *Core) Status() Status {
 func (c *Core) linkStatus(l *link) LinkStatus {
 	return LinkStatus{
 		Link: l.id, Remote: l.remote, Live: l.live, Writer: l.writer, Schema: l.live && l.remoteHash == c.schemaHash,
-		CatchingUp: !l.caughtUp, Received: l.receivedChanges, Remaining: l.remaining, Queued: len(l.inbox),
+		Differences: slices.Clone(l.differences),
+		CatchingUp:  !l.caughtUp, Received: l.receivedChanges, Remaining: l.remaining, Queued: len(l.inbox),
 		Waiting: len(l.claims),
 		Serving: c.isServing(l), Sent: l.sentChanges, Unsent: max(l.unsent, 0), Held: len(l.held), InFlight: len(l.inflight),
 		Behind: len(c.vector.Without(l.remote).Since(l.known)), Ahead: len(l.known.Without(c.cfg.Site).Since(c.vector)),

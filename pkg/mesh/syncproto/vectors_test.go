@@ -50,6 +50,10 @@ func testMessages() []namedMessage {
 		return changeset.Change{Table: table, PK: []byte{1, 9, pk}, CID: cid, Val: v, ColVersion: 1, CL: 1, Seq: seq, Site: site}
 	}
 	one := changeset.Integer(1)
+	digest := func(n uint64) changeset.Digest { return changeset.Digest{Hi: n, Lo: ^n} }
+	place := func(n byte) changeset.Place { return changeset.Place(bytes.Repeat([]byte{n}, 16)) }
+	children := make([]changeset.Sum, changeset.PartChildren)
+	children[3], children[15] = changeset.Sum{Count: 1, Digest: digest(5)}, changeset.Sum{Count: MaxVersion, Digest: digest(6)}
 	return []namedMessage{
 		{"hello-reader", &Hello{Site: a, MaxMessage: MaxMessage, Vector: Vector{}}},
 		{"hello-writer", &Hello{
@@ -79,6 +83,15 @@ func testMessages() []namedMessage {
 		{"changes-odd-numbers", &Changes{Groups: []Group{{Origin: a, Version: 1, Changes: []changeset.Change{
 			{Table: "t", PK: nil, CID: "x", ColVersion: -1, CL: math.MinInt64, Seq: math.MaxInt64, Site: a},
 		}}}}},
+		{"changes-span", &Changes{Reached: 7, Groups: []Group{
+			{Origin: a, Version: 8, Changes: []changeset.Change{cell("t", 1, "x", one, 0, a)}},
+		}, Spans: []Span{{Origin: a, After: 6, Version: 8, Deps: Vector{}}}}},
+		{"changes-spans-and-claims", &Changes{Reached: 7, Groups: []Group{
+			{Origin: b, Version: 3, Changes: []changeset.Change{cell("t", 1, "x", one, 0, a)}},
+			{Origin: a, Version: MaxVersion, Changes: []changeset.Change{cell("t", 2, "x", one, 0, a)}},
+		}, Claims: Vector{c: 4}, Deps: Vector{b: 1}, Spans: []Span{
+			{Origin: a, After: 0, Version: MaxVersion, Deps: Vector{b: 2, c: 300}}, {Origin: b, After: 2, Version: 3, Deps: Vector{}},
+		}}},
 		{"have-nothing", &Have{Delta: Vector{}}},
 		{"have-all", &Have{Feed: true, Busy: true, Applied: 300, Delta: Vector{a: 1, b: 2}, HasNeighbours: true, Neighbours: []SiteID{a, b, c}}},
 		{"have-no-neighbours", &Have{Applied: 1, Delta: Vector{a: 9}, HasNeighbours: true}},
@@ -86,10 +99,38 @@ func testMessages() []namedMessage {
 		{"error-unknown-code", &Error{Code: 65535}},
 		{"bye", &Bye{Sentence: "the user left · tschüss"}},
 		{"bye-silent", &Bye{}},
+		{"prune", &Prune{Prune: []SiteID{a, c}, Graft: []SiteID{b}}},
+		{"prune-none", &Prune{}},
+		{"relay", &Relay{Hops: MaxRelayHops, From: [16]byte([]byte(a)), To: [16]byte([]byte(b)), Sealed: bytes.Repeat([]byte{1}, MinRelayed)}},
+		{"relay-last-hop", &Relay{From: [16]byte([]byte(c)), To: [16]byte([]byte(a)), Sealed: bytes.Repeat([]byte{2}, 300)}},
 		{"schema-none", &Schema{}},
-		{"schema", &Schema{Hash: hash, Tables: []TableSchema{
-			{"cities", "CREATE TABLE cities (id INTEGER PRIMARY KEY NOT NULL, name TEXT)"}, {"ländər", "CREATE TABLE \"ländər\" (a PRIMARY KEY NOT NULL)"},
+		{"schema-hash-alone", &Schema{Hash: hash, Generation: MaxGeneration}},
+		{"schema", &Schema{Hash: hash, Generation: 3, Tables: []TableSchema{
+			{Name: "cities", SQL: "CREATE TABLE cities (id INTEGER PRIMARY KEY NOT NULL, name TEXT DEFAULT '', \"wert ä\" NOT NULL DEFAULT 0)",
+				Columns: []changeset.Column{
+					{Name: "id", Type: "INTEGER", NotNull: true, Key: 1}, {Name: "name", Type: "TEXT", HasDefault: true, Default: "''"},
+					{Name: "wert ä", NotNull: true, HasDefault: true, Default: "0"},
+				}},
+			{Name: "ländər", SQL: "CREATE TABLE \"ländər\" (a PRIMARY KEY NOT NULL)", Columns: []changeset.Column{{Name: "a", NotNull: true, Key: 1}}},
+			{Name: "x", SQL: "x"},
 		}}},
+		{"digest-request-all", &DigestRequest{ID: 1}},
+		{"digest-request-table", &DigestRequest{ID: MaxVersion, Table: "tëst"}},
+		{"digest-request-parts", &DigestRequest{ID: 2, Table: "t", Prefixes: []changeset.Prefix{
+			{}, changeset.PrefixOf(place(0xab), 1), changeset.PrefixOf(place(0xab), 2), changeset.PrefixOf(place(0xcd), changeset.MaxPrefix),
+		}}},
+		{"digest-answer-none", &DigestAnswer{ID: 3, Vector: Vector{}}},
+		{"digest-answer-tables", &DigestAnswer{ID: 4, Vector: Vector{a: 1, b: 2}, Tables: []changeset.TableDigest{
+			{Table: "t", Columns: digest(1), Sum: changeset.Sum{Count: 300, Digest: digest(2)}, Stray: 1}, {Table: "tëst", Columns: digest(3)},
+		}}},
+		{"digest-answer-parts", &DigestAnswer{ID: 5, Kind: DigestParts, Vector: Vector{a: 1}, Parts: []changeset.Part{
+			{}, {Children: children}, {Rows: []changeset.RowSum{
+				{Place: place(1), Key: []byte{1, 9, 1}, CL: 1, Versions: 12, Digest: digest(7)},
+				{Place: place(2), CL: math.MinInt64, Versions: -1, Digest: digest(8)},
+			}},
+		}}},
+		{"digest-answer-no-table", &DigestAnswer{ID: 6, Kind: DigestNoTable, Vector: Vector{}}},
+		{"resend", &Resend{Table: "tëst", Places: []changeset.Place{place(1), place(2)}}},
 	}
 }
 
@@ -103,7 +144,14 @@ func testMalformed() []struct {
 	for _, m := range testMessages() {
 		byName[m.name] = m.m.AppendMarshal(nil)
 	}
-	a := []byte(testSite(0xaa))
+	a, b := []byte(testSite(0xaa)), []byte(testSite(0xbb))
+	manySites := func(n int) []byte { // a vector without its count
+		var out []byte
+		for i := range n {
+			out = append(append(out, testSite(byte(i))...), 1)
+		}
+		return out
+	}
 	cat := func(parts ...any) []byte {
 		var out []byte
 		for _, p := range parts {
@@ -144,7 +192,7 @@ func testMalformed() []struct {
 	}{
 		{"empty", nil, CodeMalformed},
 		{"type-zero", []byte{0}, CodeMalformed},
-		{"type-unknown", []byte{7}, CodeMalformed},
+		{"type-unknown", []byte{0x7f}, CodeMalformed},
 		{"hello-version-2", edit("hello-reader", 1, 2), CodeVersion},
 		{"hello-version-2-short", []byte{1, 2}, CodeVersion},
 		{"hello-version-cut-off", []byte{1}, CodeMalformed},
@@ -164,6 +212,7 @@ func testMalformed() []struct {
 		{"vector-version-large", cat(TypeHave, 0, 0, 1, a, uv(MaxVersion+1)), CodeMalformed},
 		{"vector-count-huge", cat(TypeHave, 0, 0, uv(math.MaxUint64)), CodeMalformed},
 		{"vector-count-over-limit", cat(TypeHave, 0, 0, uv(MaxVectorSites+1), make([]byte, 17)), CodeMalformed},
+		{"vector-count-ten-million", cat(TypeHave, 0, 0, uv(10_000_000), a, 1), CodeMalformed},
 		{"vector-short", cat(TypeHave, 0, 0, 2, a, 1), CodeMalformed},
 		{"number-long-form", cat(TypeHave, 0, 0x80, 0, 0), CodeMalformed},
 		{"number-11-bytes", cat(TypeHave, 0, bytes.Repeat([]byte{0x80}, 10), 1, 0), CodeMalformed},
@@ -171,7 +220,20 @@ func testMalformed() []struct {
 		{"number-cut-off", cat(TypeHave, 0, 0x80), CodeMalformed},
 		{"have-flag-unknown", cat(TypeHave, 8, 0, 0), CodeMalformed},
 		{"have-neighbours-missing", cat(TypeHave, 4, 0, 0), CodeMalformed},
-		{"changes-flag-unknown", cat(TypeChanges, 2, 0, 0, 0), CodeMalformed},
+		{"changes-flag-unknown", cat(TypeChanges, 4, 0, 0, 0), CodeMalformed},
+		{"spans-none", cat(TypeChanges, 2, 0, 0, 0, 0), CodeMalformed},
+		{"spans-missing", cat(TypeChanges, 2, 0, 0, 0), CodeMalformed},
+		{"spans-over-limit", cat(TypeChanges, 2, 0, 0, 0, uv(MaxSpans+1), make([]byte, 4*MaxSpans+8)), CodeMalformed},
+		{"spans-descending", cat(TypeChanges, 2, 0, 0, 0, 2, 0, 16, b, 0, 1, 0, 0, 16, a, 0, 1, 0), CodeMalformed},
+		{"spans-twice", cat(TypeChanges, 2, 0, 0, 0, 2, 0, 16, a, 0, 1, 0, 1, 1, 1, 0), CodeMalformed},
+		{"span-origin-short", cat(TypeChanges, 2, 0, 0, 0, 1, 0, 1, 'a', 0, 1, 0), CodeMalformed},
+		{"span-empty", cat(TypeChanges, 2, 0, 0, 0, 1, 0, 16, a, 0, 0, 0), CodeMalformed},
+		{"span-version-large", cat(TypeChanges, 2, 0, 0, 0, 1, 0, 16, a, uv(MaxVersion), 1, 0), CodeMalformed},
+		{"span-deps-over-limit", cat(TypeChanges, 2, 0, 0, 0, 1, 0, 16, a, 0, 1, uv(MaxSpanDeps+1), manySites(MaxSpanDeps+1)), CodeMalformed},
+		{"prune-descending", cat(TypePrune, 2, b, a, 0), CodeMalformed},
+		{"prune-over-limit", cat(TypePrune, uv(MaxPrunes+1), make([]byte, 16*(MaxPrunes+1)), 0), CodeMalformed},
+		{"prune-and-graft", cat(TypePrune, 1, a, 1, a), CodeMalformed},
+		{"prune-short", cat(TypePrune, 0), CodeMalformed},
 		{"changes-groups-over-limit", cat(TypeChanges, 0, 0, 0, uv(MaxGroups+1), make([]byte, 8*MaxGroups)), CodeMalformed},
 		{"changes-groups-huge", cat(TypeChanges, 0, 0, 0, uv(MaxGroups)), CodeMalformed},
 		{"changes-deps-missing", cat(TypeChanges, 1, 0, 0, 0, 0), CodeMalformed},
@@ -179,7 +241,9 @@ func testMalformed() []struct {
 		{"group-origin-short", cat(TypeChanges, 0, 0, 0, 1, 0, 1, 'a', 1, 1, row(name("t"), 1, cellX)), CodeMalformed},
 		{"group-origin-unknown", cat(TypeChanges, 0, 0, 0, 1, 1, 1, 1, row(name("t"), 1, cellX)), CodeMalformed},
 		{"group-version-zero", cat(TypeChanges, 0, 0, 0, 1, 0, 16, a, 0, 1, row(name("t"), 1, cellX)), CodeMalformed},
+		{"group-version-huge", cat(TypeChanges, 0, 0, 0, 1, 0, 16, a, uv(math.MaxInt64), 1, row(name("t"), 1, cellX)), CodeMalformed},
 		{"group-no-row", group(0), CodeMalformed},
+		{"group-rows-million", cat(TypeChanges, 0, 0, 0, 1, 0, 16, a, 1, uv(1_000_000), row(name("t"), 1, cellX)), CodeMalformed},
 		{"group-rows-huge", group(uv(MaxChanges), row(name("t"), 1, cellX)), CodeMalformed},
 		{"row-no-cell", group(1, row(name("t"), 0)), CodeMalformed},
 		{"row-cells-huge", group(1, row(name("t"), uv(MaxChanges+1), cellX)), CodeMalformed},
@@ -204,11 +268,39 @@ func testMalformed() []struct {
 		{"error-sentence-long", cat(TypeError, 1, uv(MaxSentence+1), strings.Repeat("e", MaxSentence+1)), CodeMalformed},
 		{"bye-not-utf8", cat(TypeBye, 1, 0xff), CodeMalformed},
 		{"bye-trailing", cat(TypeBye, 0, 0), CodeMalformed},
-		{"schema-descending", cat(TypeSchema, make([]byte, 32), 2, 1, 'b', 1, 's', 1, 'a', 1, 's'), CodeMalformed},
-		{"schema-name-empty", cat(TypeSchema, make([]byte, 32), 1, 0, 1, 's', 0), CodeMalformed},
-		{"schema-sql-empty", cat(TypeSchema, make([]byte, 32), 1, 1, 'a', 0, 0), CodeMalformed},
-		{"schema-tables-huge", cat(TypeSchema, make([]byte, 32), uv(MaxSchemaTables+1), make([]byte, 4*MaxSchemaTables+8)), CodeMalformed},
+		{"schema-descending", cat(TypeSchema, make([]byte, 32), 0, 2, 1, 'b', 1, 's', 0, 1, 'a', 1, 's', 0), CodeMalformed},
+		{"schema-name-empty", cat(TypeSchema, make([]byte, 32), 0, 1, 0, 1, 's', 0, 0), CodeMalformed},
+		{"schema-sql-empty", cat(TypeSchema, make([]byte, 32), 0, 1, 1, 'a', 0, 0, 0), CodeMalformed},
+		{"schema-tables-huge", cat(TypeSchema, make([]byte, 32), 0, uv(MaxSchemaTables+1), make([]byte, 5*MaxSchemaTables+8)), CodeMalformed},
+		{"schema-generation", cat(TypeSchema, make([]byte, 32), uv(MaxGeneration+1), 0), CodeMalformed},
+		{"schema-columns-huge", cat(TypeSchema, make([]byte, 32), 0, 1, 1, 'a', 1, 's', uv(MaxColumns+1), make([]byte, 5*MaxColumns+8)), CodeMalformed},
+		{"schema-column-flag", cat(TypeSchema, make([]byte, 32), 0, 1, 1, 'a', 1, 's', 1, 1, 'c', 0, 4, 0), CodeMalformed},
+		{"schema-column-name-empty", cat(TypeSchema, make([]byte, 32), 0, 1, 1, 'a', 1, 's', 1, 0, 0, 0, 0, 0), CodeMalformed},
+		{"schema-column-default-empty", cat(TypeSchema, make([]byte, 32), 0, 1, 1, 'a', 1, 's', 1, 1, 'c', 0, 2, 0, 0), CodeMalformed},
+		{"schema-column-key", cat(TypeSchema, make([]byte, 32), 0, 1, 1, 'a', 1, 's', 1, 1, 'c', 0, 0, uv(MaxColumns+1)), CodeMalformed},
+		{"relay-hops-over-limit", edit("relay", 1, MaxRelayHops+1), CodeMalformed},
+		{"relay-trailing", cat(byName["relay"], 0), CodeMalformed},
+		{"relay-envelope-short", cat(TypeRelay, 0, a, a, uv(MinRelayed-1), make([]byte, MinRelayed-1)), CodeMalformed},
+		{"relay-envelope-long", cat(TypeRelay, 0, a, a, uv(MaxRelayed+1), make([]byte, MaxRelayed+1)), CodeMalformed},
 		{"schema-hash-short", cat(TypeSchema, make([]byte, 31)), CodeMalformed},
+		{"digest-request-prefix-without-table", cat(TypeDigestRequest, 1, 0, 1, 0), CodeMalformed},
+		{"digest-request-prefixes-many", cat(TypeDigestRequest, 1, 1, 't', MaxDigestParts+1, make([]byte, MaxDigestParts+1)), CodeMalformed},
+		{"digest-request-prefix-long", cat(TypeDigestRequest, 1, 1, 't', 1, changeset.MaxPrefix+1, make([]byte, 16)), CodeMalformed},
+		{"digest-request-prefix-bits", cat(TypeDigestRequest, 1, 1, 't', 1, 1, 0x11), CodeMalformed},
+		{"digest-request-prefix-short", cat(TypeDigestRequest, 1, 1, 't', 1, 3, 0x11), CodeMalformed},
+		{"digest-answer-kind", cat(TypeDigestAnswer, 1, 3, 0), CodeMalformed},
+		{"digest-answer-tables-many", cat(TypeDigestAnswer, 1, 0, 0, uv(MaxDigestTables+1), make([]byte, 40*MaxDigestTables)), CodeMalformed},
+		{"digest-answer-tables-order", cat(TypeDigestAnswer, 1, 0, 0, 2, 1, 't', make([]byte, 34), 1, 't', make([]byte, 34)), CodeMalformed},
+		{"digest-answer-count-large", cat(TypeDigestAnswer, 1, 0, 0, 1, 1, 't', make([]byte, 16), uv(MaxVersion+1), make([]byte, 17)), CodeMalformed},
+		{"digest-answer-part-kind", cat(TypeDigestAnswer, 1, 1, 0, 1, 2, 0), CodeMalformed},
+		{"digest-answer-parts-many", cat(TypeDigestAnswer, 1, 1, 0, MaxDigestParts+1, bytes.Repeat([]byte{1, 0}, MaxDigestParts+1)), CodeMalformed},
+		{"digest-answer-rows-many", cat(TypeDigestAnswer, 1, 1, 0, 1, 1, changeset.MaxPartRows+1, make([]byte, 35*(changeset.MaxPartRows+1))), CodeMalformed},
+		{"digest-answer-rows-order", cat(TypeDigestAnswer, 1, 1, 0, 1, 1, 2, make([]byte, 2*35)), CodeMalformed},
+		{"digest-answer-key-long", cat(TypeDigestAnswer, 1, 1, 0, 1, 1, 1, make([]byte, 16), uv(changeset.MaxKeyShown+1),
+			make([]byte, changeset.MaxKeyShown+1+18)), CodeMalformed},
+		{"resend-no-table", cat(TypeResend, 0, 1, make([]byte, 16)), CodeMalformed},
+		{"resend-no-row", cat(TypeResend, 1, 't', 0), CodeMalformed},
+		{"resend-many", cat(TypeResend, 1, 't', MaxResend+1, make([]byte, 16*(MaxResend+1))), CodeMalformed},
 	}
 }
 

@@ -1,6 +1,9 @@
 package syncproto
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // maxRelease is how many held entries one Read releases at most.
 const maxRelease = 1024
@@ -28,11 +31,15 @@ type serving struct {
 	dueTick  int64    // the last tick at which held entries were looked through for due ones
 	lastOnly bool     // the last read released held entries
 
+	ownWalked int64 // highest own version in the snapshot whose end the walk got to
+	unbroken  bool  // no own version can hide between that and the cursor
+
 	outbox        []outgoing // composed, waiting for the window
 	sentMessages  int64
 	ackedMessages int64
-	inflight      []int // sizes of what is between the two
+	inflight      []sent // what is between the two
 	inflightBytes int
+	ackedReached  int64 // the reached of what was acknowledged
 	sentChanges   int64
 
 	// Claims. The last ones sent, and when to look whether new ones without entries are needed.
@@ -50,6 +57,7 @@ type reading struct {
 	claims Vector // the core's vector when the read was issued: what the snapshot holds at least
 	gen    int64
 	newest int64
+	met    *met // if not only
 }
 
 // outgoing is a message with its size.
@@ -57,6 +65,12 @@ type outgoing struct {
 	m       *Changes
 	size    int
 	changes int
+}
+
+// sent is a message that is not acknowledged yet.
+type sent struct {
+	size    int
+	reached int64
 }
 
 // startWalk begins a link's walk behind what the other side has stored as reached.
@@ -94,7 +108,7 @@ func (l *link) windowOpen() bool {
 
 func (c *Core) transmit(l *link, o outgoing) {
 	l.sentMessages++
-	l.inflight = append(l.inflight, o.size)
+	l.inflight = append(l.inflight, sent{o.size, o.m.Reached})
 	l.inflightBytes += o.size
 	l.sentChanges += int64(countChanges(o.m))
 	c.send(l, o.m)
@@ -106,8 +120,9 @@ func (l *link) acknowledge(applied int64) bool {
 		return false
 	}
 	n := int(applied - l.ackedMessages)
-	for _, size := range l.inflight[:n] {
-		l.inflightBytes -= size
+	for _, m := range l.inflight[:n] {
+		l.inflightBytes -= m.size
+		l.ackedReached = max(l.ackedReached, m.reached)
 	}
 	l.inflight = slices.Delete(l.inflight, 0, n)
 	l.ackedMessages = applied
@@ -150,7 +165,8 @@ func (c *Core) readOn(l *link) {
 	r := c.newRead(l, false)
 	r.After = l.cursor
 	r.Count = !l.ended && l.unsent < 0
-	r.Decide = decideWalk(c.cfg.Site, l)
+	l.reading.met = &met{unbroken: l.ended && l.unbroken}
+	r.Decide = decideWalk(c.cfg.Site, l, l.reading.met)
 	c.ready.Reads = append(c.ready.Reads, r)
 }
 
@@ -162,10 +178,10 @@ func (c *Core) newRead(l *link, only bool) ReadRequest {
 }
 
 // decideWalk returns the decision for each entry of a walk. It runs apart from the core, and so keeps what it needs.
-func decideWalk(self SiteID, l *link) func(SiteID, int64) Decision {
-	known, neighbours, feed, remote := l.known, l.neighbours, l.feed, l.remote
+func decideWalk(self SiteID, l *link, m *met) func(SiteID, int64) Decision {
+	known, neighbours, feed, remote, pruned, got := l.known, l.neighbours, l.feed, l.remote, l.pruned, maps.Clone(l.got)
 	room, decisions := MaxHeld-len(l.held), 0
-	return func(origin SiteID, version int64) Decision {
+	decide := func(origin SiteID, version int64) Decision {
 		if decisions++; decisions > MaxDecisions {
 			return DecideStop
 		}
@@ -174,13 +190,18 @@ func decideWalk(self SiteID, l *link) func(SiteID, int64) Decision {
 			return DecideSkip
 		case origin == self:
 			return DecideSend
-		case feed && origin != remote && !isIn(neighbours, origin):
+		case feed && !pruned[origin] && version > got[origin] && origin != remote && !isIn(neighbours, origin):
 			return DecideSend
 		case room == 0:
 			return DecideStop
 		}
 		room--
 		return DecideHold
+	}
+	return func(origin SiteID, version int64) Decision {
+		d := decide(origin, version)
+		m.note(self, origin, version, d)
+		return d
 	}
 }
 
@@ -202,10 +223,15 @@ func (c *Core) wantsRelease(l *link) bool {
 }
 
 // due reports whether a held entry has waited for long enough. What a neighbour of the other side (or that itself) made
-// should have come from there. All else waits until the other side takes it from us.
+// should have come from there, what it pruned comes over another link, and what it gave us it has. All else waits until the
+// other side takes it from us.
 func (c *Core) due(l *link, h held) bool {
-	if h.origin == l.remote || isIn(l.neighbours, h.origin) {
-		return c.now-h.since >= HoldTicks && !l.busy
+	wait := c.now - h.since
+	switch {
+	case h.origin == l.remote || isIn(l.neighbours, h.origin) || l.got.Covers(h.origin, h.version):
+		return wait >= HoldTicks && !l.busy
+	case l.pruned[h.origin]:
+		return wait >= l.pruneDelay && !l.busy
 	}
 	return l.feed
 }
@@ -244,7 +270,11 @@ func (c *Core) ReadDone(r ReadResult) {
 // releaseDone sends released entries. They carry no claims: those of before have deps that name the entries, and
 // the walk that follows makes new ones.
 func (c *Core) releaseDone(l *link, r ReadResult) {
-	parts := c.compose(l, r.Entries, 0)
+	entries, spans := c.whole(r.Entries)
+	parts, complete := c.compose(l, entries, 0)
+	if len(parts) == 1 && complete {
+		parts[0].attach(spans, l.maxMessage)
+	}
 	gone := func(L int64) bool { return r.End || L <= r.Next.whole() }
 	for i := range parts {
 		parts[i].m.Reached = l.reached(EntryEnd)
@@ -275,14 +305,25 @@ func (c *Core) walkDone(l *link, r ReadResult, read *reading) {
 	}
 	l.countUnsent(r)
 	l.cursor, l.ended = r.Next, r.End
-	parts := c.compose(l, r.Entries, max(l.unsent, 1))
+	entries, spans := c.whole(r.Entries)
+	if s, ok := c.ownSpan(l, r, read.met); ok {
+		spans = append(spans, s)
+	}
+	parts, complete := c.compose(l, entries, max(l.unsent, 1))
 	if n := len(parts); n > 0 {
 		parts[n-1].m.Reached = l.reached(l.cursor.whole())
-		l.owed = true
+		if r.End {
+			parts[n-1].m.Remaining = 0
+		}
+		// Spans of all groups say enough: what else there is to claim can wait for a have.
+		if !(n == 1 && complete && parts[0].attach(spans, l.maxMessage) && r.End && l.served) {
+			l.owed = true
+		}
 	}
 	if r.End {
 		l.walked = max(read.newest, r.Newest)
 		l.unsent = -1
+		l.ownWalked, l.unbroken = r.Own, c.solid(r.Own, l.cursor.whole())
 		parts = c.claim(l, parts, read, r.Own)
 	}
 	l.outbox = append(l.outbox, parts...)
@@ -312,13 +353,18 @@ func (c *Core) claim(l *link, parts []outgoing, read *reading, own int64) []outg
 		l.served = true
 		return parts
 	}
-	deps := l.deps()
-	size := vectorSize(claims) + vectorSize(deps)
+	deps, news := l.deps(), Vector{}
+	for site, version := range claims {
+		if version > l.lastClaims[site] && !l.known.Covers(site, version) {
+			news[site] = version
+		}
+	}
+	size := vectorSize(news) + vectorSize(deps)
 	if n := len(parts); n == 0 || parts[n-1].size+size > l.maxMessage-headerSize {
 		parts = append(parts, outgoing{m: &Changes{}})
 	}
 	last := &parts[len(parts)-1]
-	last.m.Claims, last.m.Deps = claims, deps
+	last.m.Claims, last.m.Deps = news, deps
 	last.m.Reached = l.reached(l.cursor.whole())
 	last.m.Remaining = 0
 	last.size = sizeOf(last.m)

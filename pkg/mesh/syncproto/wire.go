@@ -149,13 +149,14 @@ func (p *parser) vector() Vector {
 	return v
 }
 
-func (p *parser) siteList() []SiteID {
-	n := p.count("neighbours", MaxNeighbours, siteLen)
+// siteList reads sites in ascending order; what says which.
+func (p *parser) siteList(what string, most int) []SiteID {
+	n := p.count(what, most, siteLen)
 	var sites []SiteID
 	for i := 0; i < n && p.err == nil; i++ {
 		site := p.site()
 		if i > 0 && site <= sites[i-1] {
-			p.fail("the neighbours are not in ascending order")
+			p.fail("the %s are not in ascending order", what)
 		}
 		sites = append(sites, site)
 	}

@@ -1,0 +1,74 @@
+package mesh
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/crmesh/crmesh/pkg/crsql/changeset"
+	"github.com/crmesh/crmesh/pkg/mesh/syncproto"
+)
+
+// TestSchemaDifference: a table that one store refuses costs no other table of the message, both sides say what differs, and
+// both know when nothing does any more.
+func TestSchemaDifference(t *testing.T) {
+	r := newRoom(t)
+	from, to := newMemStore("a"), newMemStore("b")
+	s := syncproto.TableSchema{Name: "s", SQL: "CREATE TABLE s (k PRIMARY KEY NOT NULL)"}
+	from.tables = append([]syncproto.TableSchema{s}, from.tables...)
+	to.tables, to.refused = nil, "s"
+	to.parked = ParkedStatus{Changes: 7, Tables: []ParkedTable{{"s", "there is no such table", 7}}}
+	a, b := r.addStore(from, "a", 1), r.addStore(to, "b", 2)
+	linked(t, a, b)
+	differ := func(n *testNode, want ...string) {
+		t.Helper()
+		until(t, n.id.String()+" says how the schemas differ: "+strings.Join(want, ", "), 15*time.Second, func() bool {
+			m := statusOf(t, n).Members[0]
+			return slices.Equal(m.SchemaDifference, want) && m.SameSchema == (len(want) == 0)
+		})
+	}
+	differ(a, "s: table is missing there")
+	differ(b, "s: table is missing here")
+	if tables, err := to.Schema(t.Context()); err != nil || len(tables) != 1 || tables[0].Name != "t" {
+		t.Errorf("the tables are %v, %v", tables, err)
+	}
+	if p := statusOf(t, b).Parked; p.Changes != 7 || len(p.Tables) != 1 {
+		t.Errorf("parked %+v", p)
+	}
+	a.store.writeText("goes on", "x")
+	r.equal(a, b)
+	to.addTable(s)
+	differ(a)
+	differ(b)
+}
+
+// TestFullStore: the link that brings what a store can put aside no more ends with its reason, and others go on.
+func TestFullStore(t *testing.T) {
+	r := newRoom(t)
+	from, to := newMemStore("a"), newMemStore("b")
+	from.table, to.full = "u", true
+	a, b, c := r.addStore(from, "a", 1), r.addStore(to, "b", 2), r.add("c", 3)
+	c.store.full = true // or it would bring b what a wrote
+	linked(t, a, b)
+	linked(t, b, c)
+	from.write(changeset.Integer(1), "x")
+	until(t, "b refuses a", 15*time.Second, func() bool {
+		m := statusOf(t, b).Members
+		return slices.ContainsFunc(m, func(m MemberStatus) bool { return strings.Contains(m.Error, "no more is put aside") })
+	})
+	c.store.writeText("goes on", "y")
+	until(t, "b goes on with c", 15*time.Second, func() bool { return to.get("y") == "goes on" })
+	if _, known := statusOf(t, b).Vector[from.site.String()]; known {
+		t.Error("b claims what it refused")
+	}
+}
+
+func statusOf(t *testing.T, n *testNode) Status {
+	t.Helper()
+	s, err := n.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
