@@ -16,6 +16,7 @@ const (
 	CodeSlow        Code = "slow"
 	CodeRate        Code = "rate"
 	CodeJoinRate    Code = "join-rate"
+	CodeNotAdmitted Code = "not-admitted"
 	CodeRoomFull    Code = "room-full"
 	CodeServerFull  Code = "server-full"
 	CodeShutdown    Code = "shutdown"
@@ -35,6 +36,7 @@ var closeCodes = map[Code]int{
 	CodeSlow:        4413,
 	CodeRate:        4429,
 	CodeJoinRate:    4429,
+	CodeNotAdmitted: 4403,
 	CodeRoomFull:    4503,
 	CodeServerFull:  4503,
 	CodeShutdown:    1001,

@@ -7,8 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/crmesh/crmesh/pkg/signaling"
@@ -324,6 +327,42 @@ func TestGoldenProofs(t *testing.T) {
 				}
 			} else if err != nil || hex.EncodeToString(fp[:]) != f.Fingerprint {
 				t.Errorf("%s: %x, %v", f.Name, fp, err)
+			}
+		}
+	})
+}
+
+func TestGoldenGraphs(t *testing.T) {
+	type room struct {
+		Name    string   `json:"name"`
+		Members []string `json:"members"` // the kind and the id
+		Links   []string `json:"links"`   // of each member: the places of the others in members, ascending
+	}
+	type vectors struct {
+		Rooms []room `json:"rooms"`
+	}
+	golden(t, "graph.json", func(t *testing.T, v *vectors) {
+		for i := range v.Rooms {
+			r := &v.Rooms[i]
+			members := make([]signaling.Member, len(r.Members))
+			at := map[signaling.PeerID]int{}
+			for j, text := range r.Members {
+				kind, id, _ := strings.Cut(text, " ")
+				peer, err := signaling.ParsePeerID(id)
+				if err != nil {
+					t.Fatalf("%s: %v", r.Name, err)
+				}
+				members[j] = signaling.Member{Peer: peer, Meta: signaling.Meta{Replica: kind == "replica", Reader: kind == "reader"}}
+				at[peer] = j
+			}
+			r.Links = nil
+			for _, m := range members {
+				var places []int
+				for _, other := range signaling.Graph(members, m.Peer) {
+					places = append(places, at[other])
+				}
+				slices.Sort(places)
+				r.Links = append(r.Links, strings.Trim(fmt.Sprint(places), "[]"))
 			}
 		}
 	})

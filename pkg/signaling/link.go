@@ -45,7 +45,10 @@ type Link struct {
 	// Base is the address of the page, ending in "/", or "" for a link that
 	// is only a fragment.
 	Base string
-	Keys Keys
+	// Token is the join token that the link brings along, "?token=..." before
+	// '#', or "". It is not part of Base.
+	Token string
+	Keys  Keys
 }
 
 // Reasons why a text is not a room link. Each is wrapped in a *LinkError.
@@ -139,7 +142,7 @@ func parseLink(text string) (Link, error) {
 	if fragment == "" {
 		return Link{}, ErrLinkNoSecret
 	}
-	base, err := normalBase(base)
+	base, token, err := normalBase(base)
 	if err != nil {
 		return Link{}, err
 	}
@@ -147,25 +150,27 @@ func parseLink(text string) (Link, error) {
 	if err != nil {
 		return Link{}, err
 	}
-	return Link{Base: base, Keys: keys}, nil
+	return Link{Base: base, Token: token, Keys: keys}, nil
 }
 
-// normalBase returns the base with an explicit path that ends in "/".
-func normalBase(base string) (string, error) {
+// normalBase returns the base with an explicit path that ends in "/", and the
+// join token of its query.
+func normalBase(base string) (normal, token string, err error) {
 	if base == "" {
-		return "", nil
+		return "", "", nil
 	}
 	u, err := url.Parse(base)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return "", ErrLinkBase
+		return "", "", ErrLinkBase
 	}
+	token = tokenOf(u)
 	u.User, u.RawQuery, u.ForceQuery = nil, "", false
 	if i := strings.LastIndexByte(u.Path, '/'); i >= 0 {
 		u.Path, u.RawPath = u.Path[:i+1], ""
 	} else {
 		u.Path, u.RawPath = "/", ""
 	}
-	return u.String(), nil
+	return u.String(), token, nil
 }
 
 func parseFragment(fragment string) (Keys, error) {

@@ -14,6 +14,7 @@ const (
 	TypeJoined       = "joined"
 	TypeMemberJoined = "member-joined"
 	TypeMemberLeft   = "member-left"
+	TypeMoving       = "moving"
 	TypeSignal       = "signal"
 	TypeLeave        = "leave"
 	TypeError        = "error"
@@ -26,6 +27,8 @@ const (
 type Meta struct {
 	// Replica says: always on, prefer me for links.
 	Replica bool `json:"replica"`
+	// Reader says: I joined with the read link, and have nothing that others may take from me.
+	Reader bool `json:"reader,omitempty"`
 	// Name is for people: at most MaxName bytes, no control characters.
 	Name string `json:"name"`
 }
@@ -51,10 +54,11 @@ type Message interface{ messageType() string }
 type (
 	// Join asks to become a member. It comes first, and once.
 	Join struct {
-		Room  RoomID `json:"room"`
-		Peer  PeerID `json:"peer"`
-		Token string `json:"token,omitempty"` // of an earlier Joined
-		Meta  Meta   `json:"meta"`
+		Room      RoomID `json:"room"`
+		Peer      PeerID `json:"peer"`
+		Token     string `json:"token,omitempty"`     // of an earlier Joined
+		Admission string `json:"admission,omitempty"` // the join token, for servers that ask for one
+		Meta      Meta   `json:"meta"`
 	}
 	// Joined answers Join.
 	Joined struct {
@@ -70,6 +74,11 @@ type (
 	// MemberLeft announces that a member is gone.
 	MemberLeft struct {
 		Peer PeerID `json:"peer"`
+	}
+	// Moving tells that the server stops soon: reconnect, with the token, after a
+	// random time of at most Within. Until then it serves as before.
+	Moving struct {
+		Within int `json:"within"` // seconds
 	}
 	// SignalTo is the signal that a client sends.
 	SignalTo struct {
@@ -101,6 +110,7 @@ func (Join) messageType() string         { return TypeJoin }
 func (Joined) messageType() string       { return TypeJoined }
 func (MemberJoined) messageType() string { return TypeMemberJoined }
 func (MemberLeft) messageType() string   { return TypeMemberLeft }
+func (Moving) messageType() string       { return TypeMoving }
 func (SignalTo) messageType() string     { return TypeSignal }
 func (SignalFrom) messageType() string   { return TypeSignal }
 func (Leave) messageType() string        { return TypeLeave }
@@ -169,7 +179,7 @@ func (o object) clientMessage(typ string) (m Message, err error) {
 }
 
 // ParseServerMessage reads a frame from a server: Joined, MemberJoined,
-// MemberLeft, SignalFrom, Error or Pong. The caller has bounded the frame by
+// MemberLeft, Moving, SignalFrom, Error or Pong. The caller has bounded the frame by
 // MaxServerFrame. Errors are those of ParseClientMessage.
 func ParseServerMessage(frame []byte) (Message, error) {
 	return parseFrame(frame, object.serverMessage)
@@ -186,6 +196,15 @@ func (o object) serverMessage(typ string) (m Message, err error) {
 		var m MemberLeft
 		err = o.need("peer", &m.Peer)
 		return m, err
+	case TypeMoving:
+		var m Moving
+		if err := o.need("within", &m.Within); err != nil {
+			return nil, err
+		}
+		if m.Within < 0 {
+			return nil, fmt.Errorf("%w: field \"within\" is negative", ErrBadMessage)
+		}
+		return m, nil
 	case TypeSignal:
 		var m SignalFrom
 		m.Sealed, err = o.signal("from", &m.From)
@@ -236,12 +255,16 @@ func (o object) may(name string, v any) error {
 
 func (o object) join() (Message, error) {
 	var m Join
-	err := errors.Join(o.need("room", &m.Room), o.need("peer", &m.Peer), o.may("token", &m.Token))
+	err := errors.Join(o.need("room", &m.Room), o.need("peer", &m.Peer), o.may("token", &m.Token),
+		o.may("admission", &m.Admission))
 	if err != nil {
 		return nil, err
 	}
 	if len(m.Token) > MaxToken {
 		return nil, fmt.Errorf("%w: field \"token\" has more than %d characters", ErrBadMessage, MaxToken)
+	}
+	if len(m.Admission) > MaxAdmission {
+		return nil, fmt.Errorf("%w: field \"admission\" has more than %d characters", ErrBadMessage, MaxAdmission)
 	}
 	m.Meta, err = o.meta()
 	return m, err
@@ -277,7 +300,7 @@ func (o object) meta() (Meta, error) {
 		return Meta{}, fmt.Errorf("%w: field \"meta\" %w", ErrBadMessage, err)
 	}
 	var m Meta
-	if err := errors.Join(f.may("replica", &m.Replica), f.may("name", &m.Name)); err != nil {
+	if err := errors.Join(f.may("replica", &m.Replica), f.may("reader", &m.Reader), f.may("name", &m.Name)); err != nil {
 		return Meta{}, err
 	}
 	if err := m.Check(); err != nil {

@@ -1,6 +1,7 @@
 package signaling
 
 import (
+	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"iter"
@@ -24,25 +25,60 @@ var (
 //
 // Invariants: a connection serves at most one member; a member has either a
 // live connection or a time at which it is gone; there are at most max members.
+//
+// A server has many rooms with few members each, on which nothing happens. So
+// members are a list, which is all that a room has.
 type Roster struct {
-	max     int
-	grace   time.Duration
-	members map[PeerID]*seat
-	byConn  map[ConnID]PeerID
+	max   int
+	grace time.Duration
+	seats []seat               // in order of id
+	gone  map[PeerID]time.Time // ends of grace times, of those whose connection is lost
 }
 
 type seat struct {
+	peer  PeerID
 	meta  Meta
-	token string
-	conn  ConnID    // 0 while the connection is lost
-	gone  time.Time // end of the grace time; only while conn is 0
+	token [sha256.Size]byte // its digest
+	conn  ConnID            // 0 while the connection is lost
 }
 
 // NewRoster returns an empty room for at most max members, in which a member
 // without a connection stays for the grace time.
 func NewRoster(max int, grace time.Duration) *Roster {
-	return &Roster{max: max, grace: grace, members: map[PeerID]*seat{}, byConn: map[ConnID]PeerID{}}
+	return &Roster{max: max, grace: grace}
 }
+
+// seat returns the place of a peer in the list, and whether it is there.
+func (r *Roster) seat(peer PeerID) (int, bool) {
+	return slices.BinarySearchFunc(r.seats, peer, func(s seat, p PeerID) int { return s.peer.Compare(p) })
+}
+
+// seatOf returns the place of the member behind a connection, or -1.
+func (r *Roster) seatOf(conn ConnID) int {
+	if conn == 0 {
+		return -1
+	}
+	for i := range r.seats {
+		if r.seats[i].conn == conn {
+			return i
+		}
+	}
+	return -1
+}
+
+// remove takes a member off the list.
+func (r *Roster) remove(i int) {
+	delete(r.gone, r.seats[i].peer)
+	r.seats = slices.Delete(r.seats, i, i+1)
+	const small = 8
+	if n := len(r.seats); cap(r.seats) > small && n < cap(r.seats)/4 {
+		r.seats = append(make([]seat, 0, 2*n), r.seats...)
+	}
+}
+
+// SetLimits changes what NewRoster was given. Nobody has to go for it: members
+// above max stay, and who is in the grace time has that of before.
+func (r *Roster) SetLimits(max int, grace time.Duration) { r.max, r.grace = max, grace }
 
 // Entry is the outcome of a join.
 type Entry struct {
@@ -57,36 +93,46 @@ type Entry struct {
 // must show its token; its new connection then replaces the old one at once.
 // fresh is the token for a new member. conn must not be a member yet.
 func (r *Roster) Join(conn ConnID, peer PeerID, meta Meta, token, fresh string) (Entry, error) {
-	s, known := r.members[peer]
-	var e Entry
+	i, known := r.seat(peer)
+	e := Entry{Token: token}
 	switch {
-	case !known && len(r.members) >= r.max:
+	case !known && len(r.seats) >= r.max:
 		return Entry{}, ErrRoomFull
 	case !known:
-		s = &seat{token: fresh}
-		r.members[peer] = s
-		e.Announce = true
-	case subtle.ConstantTimeCompare([]byte(token), []byte(s.token)) != 1:
+		e.Token, e.Announce = fresh, true
+		r.seats = slices.Insert(r.seats, i, seat{peer: peer, token: sha256.Sum256([]byte(fresh))})
+	case !r.seats[i].has(token):
 		return Entry{}, ErrPeerInUse
 	default:
-		e.Resumed, e.Replaced, e.Announce = true, s.conn, s.meta != meta
-		delete(r.byConn, s.conn)
+		e.Resumed, e.Replaced, e.Announce = true, r.seats[i].conn, r.seats[i].meta != meta
+		delete(r.gone, peer)
 	}
-	s.meta, s.conn, s.gone = meta, conn, time.Time{}
-	r.byConn[conn] = peer
-	e.Token, e.Others = s.token, r.others(peer)
+	r.seats[i].meta, r.seats[i].conn = meta, conn
+	e.Others = r.others(i)
 	return e, nil
 }
 
+// has tells whether the token is the member's.
+func (s *seat) has(token string) bool {
+	digest := sha256.Sum256([]byte(token))
+	return subtle.ConstantTimeCompare(digest[:], s.token[:]) == 1
+}
+
+// Resumes tells whether a join with this token would go on with a membership
+// that is there already.
+func (r *Roster) Resumes(peer PeerID, token string) bool {
+	i, known := r.seat(peer)
+	return known && r.seats[i].has(token)
+}
+
 // others returns all members but one, in order of id.
-func (r *Roster) others(but PeerID) []Member {
-	list := make([]Member, 0, len(r.members)-1)
-	for peer, s := range r.members {
-		if peer != but {
-			list = append(list, Member{Peer: peer, Meta: s.meta})
+func (r *Roster) others(but int) []Member {
+	list := make([]Member, 0, len(r.seats)-1)
+	for i, s := range r.seats {
+		if i != but {
+			list = append(list, Member{Peer: s.peer, Meta: s.meta})
 		}
 	}
-	SortMembers(list)
 	return list
 }
 
@@ -97,59 +143,81 @@ func SortMembers(list []Member) {
 
 // Leave ends the membership behind conn at once. ok is false if there is none.
 func (r *Roster) Leave(conn ConnID) (peer PeerID, ok bool) {
-	peer, ok = r.byConn[conn]
-	if ok {
-		delete(r.byConn, conn)
-		delete(r.members, peer)
+	i := r.seatOf(conn)
+	if i < 0 {
+		return PeerID{}, false
 	}
-	return peer, ok
+	peer = r.seats[i].peer
+	r.remove(i)
+	return peer, true
+}
+
+// Evict ends the membership of a peer at once, and returns the connection that
+// it had, or 0.
+func (r *Roster) Evict(peer PeerID) ConnID {
+	i, known := r.seat(peer)
+	if !known {
+		return 0
+	}
+	conn := r.seats[i].conn
+	r.remove(i)
+	return conn
+}
+
+// Has tells whether the peer is a member.
+func (r *Roster) Has(peer PeerID) bool {
+	_, known := r.seat(peer)
+	return known
 }
 
 // Disconnect tells that conn is lost. Its member stays until now plus the
 // grace time. A connection that was replaced is nobody's; then it does nothing.
 func (r *Roster) Disconnect(now time.Time, conn ConnID) {
-	peer, ok := r.byConn[conn]
-	if !ok {
+	i := r.seatOf(conn)
+	if i < 0 {
 		return
 	}
-	delete(r.byConn, conn)
-	s := r.members[peer]
-	s.conn, s.gone = 0, now.Add(r.grace)
+	if r.gone == nil {
+		r.gone = map[PeerID]time.Time{}
+	}
+	r.seats[i].conn, r.gone[r.seats[i].peer] = 0, now.Add(r.grace)
 }
 
 // Tick removes the members whose grace time is over and returns them, in
 // order of id.
 func (r *Roster) Tick(now time.Time) []PeerID {
-	if r.Waiting() == 0 {
-		return nil
-	}
-	var gone []PeerID
-	for peer, s := range r.members {
-		if s.conn == 0 && !now.Before(s.gone) {
-			gone = append(gone, peer)
-			delete(r.members, peer)
+	var over []PeerID
+	for peer, end := range r.gone {
+		if !now.Before(end) {
+			over = append(over, peer)
 		}
 	}
-	slices.SortFunc(gone, PeerID.Compare)
-	return gone
+	for _, peer := range over {
+		r.Evict(peer)
+	}
+	if len(r.gone) == 0 {
+		r.gone = nil
+	}
+	slices.SortFunc(over, PeerID.Compare)
+	return over
 }
 
 // Conn returns the live connection of a member; ok is false if the peer is no
 // member or has none now.
 func (r *Roster) Conn(peer PeerID) (conn ConnID, ok bool) {
-	s, known := r.members[peer]
-	if !known || s.conn == 0 {
+	i, known := r.seat(peer)
+	if !known || r.seats[i].conn == 0 {
 		return 0, false
 	}
-	return s.conn, true
+	return r.seats[i].conn, true
 }
 
-// Conns yields the members that are connected, in no order. Disconnect may be
-// called meanwhile.
+// Conns yields the members that are connected, in order of id. Disconnect may
+// be called meanwhile.
 func (r *Roster) Conns() iter.Seq2[PeerID, ConnID] {
 	return func(yield func(PeerID, ConnID) bool) {
-		for peer, s := range r.members {
-			if s.conn != 0 && !yield(peer, s.conn) {
+		for i := range r.seats {
+			if s := &r.seats[i]; s.conn != 0 && !yield(s.peer, s.conn) {
 				return
 			}
 		}
@@ -158,12 +226,15 @@ func (r *Roster) Conns() iter.Seq2[PeerID, ConnID] {
 
 // Peer returns the member behind a connection.
 func (r *Roster) Peer(conn ConnID) (PeerID, bool) {
-	peer, ok := r.byConn[conn]
-	return peer, ok
+	i := r.seatOf(conn)
+	if i < 0 {
+		return PeerID{}, false
+	}
+	return r.seats[i].peer, true
 }
 
 // Len returns the number of members, those within the grace time included.
-func (r *Roster) Len() int { return len(r.members) }
+func (r *Roster) Len() int { return len(r.seats) }
 
 // Waiting returns the number of members without a connection.
-func (r *Roster) Waiting() int { return len(r.members) - len(r.byConn) }
+func (r *Roster) Waiting() int { return len(r.gone) }

@@ -22,20 +22,30 @@ const (
 var ErrNotOpened = errors.New("signaling: the envelope does not open")
 
 // SealDescription makes the envelope that carries d from one peer to another,
-// as the base64url text of the signal message. rand gives the 12 bytes of the
-// nonce and must be cryptographically random; with random nonces a key is good
-// for about 2^32 envelopes, far more than a room ever sends.
+// as the base64url text of the signal message. See SealEnvelope.
 func (k Keys) SealDescription(rand io.Reader, from, to PeerID, d Description) (string, error) {
-	plain, err := d.Marshal()
+	b, err := k.SealEnvelope(rand, from, to, d)
 	if err != nil {
 		return "", err
+	}
+	return encode(b), nil
+}
+
+// SealEnvelope makes the envelope that carries d from one peer to another, in
+// bytes, as members relay it. rand gives the 12 bytes of the nonce and must be
+// cryptographically random; with random nonces a key is good for about 2^32
+// envelopes, far more than a room ever sends.
+func (k Keys) SealEnvelope(rand io.Reader, from, to PeerID, d Description) ([]byte, error) {
+	plain, err := d.Marshal()
+	if err != nil {
+		return nil, err
 	}
 	b := make([]byte, 1+sealNonce, len(plain)+sealOverhead)
 	b[0] = sealVersion
 	if _, err := io.ReadFull(rand, b[1:]); err != nil {
-		return "", fmt.Errorf("signaling: no random bytes for a nonce: %w", err)
+		return nil, fmt.Errorf("signaling: no random bytes for a nonce: %w", err)
 	}
-	return encode(k.aead().Seal(b, b[1:], plain, k.additional(from, to))), nil
+	return k.aead().Seal(b, b[1:], plain, k.additional(from, to)), nil
 }
 
 // OpenDescription opens an envelope that from sent to to. The error is
@@ -45,7 +55,15 @@ func (k Keys) OpenDescription(from, to PeerID, sealed string) (Description, erro
 		return Description{}, ErrNotOpened
 	}
 	b, err := strict64.DecodeString(sealed)
-	if err != nil || strict64.EncodedLen(len(b)) != len(sealed) || len(b) < sealOverhead || b[0] != sealVersion {
+	if err != nil || strict64.EncodedLen(len(b)) != len(sealed) {
+		return Description{}, ErrNotOpened
+	}
+	return k.OpenEnvelope(from, to, b)
+}
+
+// OpenEnvelope is OpenDescription of an envelope in bytes. Nothing of b is kept.
+func (k Keys) OpenEnvelope(from, to PeerID, b []byte) (Description, error) {
+	if len(b) < sealOverhead || len(b) > MaxDescription+sealOverhead || b[0] != sealVersion {
 		return Description{}, ErrNotOpened
 	}
 	plain, err := k.aead().Open(nil, b[1:1+sealNonce], b[1+sealNonce:], k.additional(from, to))

@@ -225,7 +225,7 @@ func TestLargestJoinedFitsAFrame(t *testing.T) {
 	const mostMembers = 1024
 	joined := signaling.Joined{Token: strings.Repeat("A", signaling.MaxToken), TTL: math.MaxInt32}
 	for range mostMembers {
-		joined.Members = append(joined.Members, signaling.Member{Meta: signaling.Meta{Name: strings.Repeat(`"`, signaling.MaxName)}})
+		joined.Members = append(joined.Members, signaling.Member{Meta: signaling.Meta{Reader: true, Name: strings.Repeat(`"`, signaling.MaxName)}})
 	}
 	frame, err := signaling.MarshalMessage(joined)
 	if err != nil || len(frame) > signaling.MaxServerFrame-16<<10 {

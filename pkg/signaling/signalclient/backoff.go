@@ -15,12 +15,28 @@ const maxRetryAfter = 5 * time.Minute
 // number 0: random, so that the members of a room do not come back all at
 // once, and not before the server wants us.
 func (c *Client) backoff(attempt int, err error) time.Duration {
-	ceiling := c.cfg.BackoffMin << min(attempt, 20)
-	if ceiling > c.cfg.BackoffMax || ceiling <= 0 {
-		ceiling = c.cfg.BackoffMax
+	return max(upTo(ceiling(c.cfg.BackoffMin, c.cfg.BackoffMax, attempt)), retryAfter(err))
+}
+
+// ceiling is the longest wait of attempt n: from least, doubling up to most.
+func ceiling(least, most time.Duration, attempt int) time.Duration {
+	c := least << min(attempt, 20)
+	if c > most || c <= 0 {
+		return most
 	}
-	wait := time.Duration(rand.Int64N(int64(ceiling) + 1))
-	return max(wait, retryAfter(err))
+	return c
+}
+
+// upTo returns a random wait.
+func upTo(most time.Duration) time.Duration { return time.Duration(rand.Int64N(int64(most) + 1)) }
+
+// maxMoveDelay bounds what a server that stops may ask for.
+const maxMoveDelay = time.Minute
+
+// moveDelay returns how long to wait before the move that a server has asked
+// for: random, so that its successor does not get all clients at once.
+func moveDelay(seconds int) time.Duration {
+	return upTo(min(time.Duration(min(seconds, 3600))*time.Second, maxMoveDelay))
 }
 
 // retryAfter returns what the server asked for in its error, at most

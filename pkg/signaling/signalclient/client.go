@@ -31,6 +31,7 @@ type Client struct {
 	cfg    Config
 	events chan Event
 	out    chan []byte // frames for the current session
+	check  chan struct{}
 	cancel context.CancelFunc
 	ctx    context.Context
 	done   sync.WaitGroup
@@ -41,6 +42,7 @@ type Client struct {
 	mu      sync.Mutex // guards the following
 	members map[signaling.PeerID]signaling.Meta
 	token   string
+	redial  context.CancelFunc            // ends the attempt to connect that is under way; nil: there is none
 	absent  map[signaling.PeerID]struct{} // members the server did not name at the last join
 }
 
@@ -54,7 +56,9 @@ func New(cfg Config) (*Client, error) {
 		cfg:     cfg,
 		events:  make(chan Event, eventQueue),
 		out:     make(chan []byte, sendQueue),
+		check:   make(chan struct{}, 1),
 		members: map[signaling.PeerID]signaling.Meta{},
+		token:   rand.Text(), // of ours, lest the answer to the first join is lost
 		absent:  map[signaling.PeerID]struct{}{},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -111,6 +115,24 @@ func (c *Client) Send(to signaling.PeerID, d signaling.Description) error {
 	}
 }
 
+// Check says that the network may have changed. A server that does not answer
+// within CheckTimeout is left, one that is reached from an address that is no more
+// at once, an attempt to connect is begun anew, and a wait
+// for the next one is over. It does not block.
+func (c *Client) Check() {
+	select {
+	case c.check <- struct{}{}:
+	default:
+	}
+	c.mu.Lock()
+	redial := c.redial
+	c.mu.Unlock()
+	c.cfg.HTTPClient.CloseIdleConnections() // an attempt must not take one that is dead
+	if redial != nil {
+		redial()
+	}
+}
+
 // Close leaves the room, ends the client and waits for it; a few seconds at
 // most. It may be called more than once.
 func (c *Client) Close() {
@@ -122,6 +144,7 @@ func (c *Client) Close() {
 // run joins again and again until Close. It owns every goroutine of the client.
 func (c *Client) run() {
 	defer close(c.events)
+	var taken takeovers
 	for attempt := 0; c.ctx.Err() == nil; {
 		url := c.cfg.URLs[attempt%len(c.cfg.URLs)]
 		joined, err := c.session(url)
@@ -133,14 +156,26 @@ func (c *Client) run() {
 		} else {
 			attempt++
 		}
-		if errors.Is(err, errRenew) {
+		if errors.Is(err, errRenew) || errors.Is(err, errMoving) {
 			continue
 		}
 		wait := c.backoff(attempt, err)
-		c.cfg.Logger.Info("no connection to the signaling server", "url", url, "error", err, "retry", wait)
+		switch {
+		case errors.Is(err, errMoved):
+			wait = 0
+		case takenOver(err):
+			var most time.Duration
+			most, err = taken.again(time.Now(), c.cfg.BackoffMin, err)
+			wait = upTo(most)
+		}
+		c.cfg.Logger.Debug("no connection to the signaling server", "url", url, "error", err, "retry", wait)
 		c.emit(Disconnected{URL: url, Err: err, RetryIn: wait})
-		if !c.sleep(wait) {
+		checked, ok := c.sleep(wait, retryAfter(err) == 0)
+		if !ok {
 			return
+		}
+		if checked {
+			attempt = 0
 		}
 	}
 }
@@ -155,13 +190,21 @@ func (c *Client) emit(e Event) bool {
 	}
 }
 
-func (c *Client) sleep(d time.Duration) bool {
+// sleep waits; a check ends that, if the wait is ours and not the server's. ok
+// is false when the client is being closed.
+func (c *Client) sleep(d time.Duration, ours bool) (checked, ok bool) {
 	t := time.NewTimer(d)
 	defer t.Stop()
+	check := c.check
+	if !ours {
+		check = nil
+	}
 	select {
 	case <-t.C:
-		return true
+		return false, true
+	case <-check:
+		return true, true
 	case <-c.ctx.Done():
-		return false
+		return false, false
 	}
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/crmesh/crmesh/pkg/signaling"
 	"github.com/crmesh/crmesh/pkg/signaling/signalclient"
 	"github.com/crmesh/crmesh/pkg/signaling/signalserver"
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -24,10 +27,11 @@ const patience = 20 * time.Second
 // runningServer is a signaling server on a loopback port that can be stopped
 // and started again on the same port.
 type runningServer struct {
-	addr   string
-	signal *signalserver.Server
-	http   *http.Server
-	served chan error
+	addr     string
+	listener net.Listener
+	signal   *signalserver.Server
+	http     *http.Server
+	served   chan error
 }
 
 func startServer(t *testing.T, addr string, cfg signalserver.Config) *runningServer {
@@ -40,7 +44,7 @@ func startServer(t *testing.T, addr string, cfg signalserver.Config) *runningSer
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &runningServer{addr: listener.Addr().String(), signal: signal, http: &http.Server{Handler: signal}, served: make(chan error, 1)}
+	s := &runningServer{addr: listener.Addr().String(), listener: listener, signal: signal, http: &http.Server{Handler: signal}, served: make(chan error, 1)}
 	go func() { s.served <- s.http.Serve(listener) }()
 	t.Cleanup(s.stop)
 	return s
@@ -131,7 +135,7 @@ func TestTwoPeersExchangeDescriptions(t *testing.T) {
 	if len(joined.Members) != 1 || joined.Members[0] != (signaling.Member{Peer: a.Peer(), Meta: signaling.Meta{Name: "a", Replica: true}}) {
 		t.Fatalf("b sees %v", joined.Members)
 	}
-	if m := await[signalclient.MemberJoined](t, a, nil); m.Member != (signaling.Member{Peer: b.Peer(), Meta: signaling.Meta{Name: "b"}}) {
+	if m := await[signalclient.MemberJoined](t, a, nil); m.Member != (signaling.Member{Peer: b.Peer(), Meta: signaling.Meta{Name: "b", Reader: true}}) {
 		t.Fatalf("a sees %v", m.Member)
 	}
 
@@ -226,19 +230,43 @@ func waitMembers(t *testing.T, c *signalclient.Client, n int) {
 
 func waitStats(t *testing.T, s *runningServer, members int) {
 	t.Helper()
-	poll(t, func() bool { return s.signal.Stats().Members == members })
+	signaltest.Until(t, patience, fmt.Sprintf("%d members at the server", members), func() bool { return s.signal.Stats().Members == members })
 }
 
-func poll(t *testing.T, done func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatal("the state did not come in time")
+// lossy is a connection that breaks once, after the answer to the join was read and before anybody sees it.
+type lossy struct {
+	net.Conn
+	reads int
+	lose  *atomic.Bool
+}
+
+func (l *lossy) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	if l.reads++; l.reads == 2 && err == nil && l.lose.Swap(false) { // the first is the answer to the request for the WebSocket
+		_ = l.Conn.Close()
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+// A client that joined and does not know it comes back at once as the member that it is, not after the grace time.
+func TestJoinedLost(t *testing.T) {
+	s := startServer(t, "127.0.0.1:0", signalserver.DefaultConfig())
+	lose := &atomic.Bool{}
+	lose.Store(true)
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
 		}
+		return &lossy{Conn: c, lose: lose}, nil
+	}}
+	c := startClient(t, signalclient.Config{URLs: []string{s.url()}, Keys: newKeys(t), HTTPClient: &http.Client{Transport: transport}, BackoffMin: time.Millisecond})
+	lost := await[signalclient.Disconnected](t, c, nil)
+	if lose.Load() || s.signal.Stats().Members != 1 {
+		t.Fatalf("the answer was not lost: %v", lost.Err)
+	}
+	if e, ok := (<-c.Events()).(signalclient.Joined); !ok {
+		t.Fatalf("it did not come back: %+v", e)
 	}
 }

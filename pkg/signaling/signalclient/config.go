@@ -25,14 +25,20 @@ type Config struct {
 	Keys signaling.Keys
 	// Peer is the id of this process; zero: a random one.
 	Peer signaling.PeerID
-	// Meta is what the others see.
+	// Meta is what the others see. Reader follows from Keys, whatever it says.
 	Meta signaling.Meta
+	// JoinToken is shown to servers that ask for one; "" for none. A server
+	// refuses with not-admitted; then the client asks again after the time that
+	// the server names, for its operator may change his mind.
+	JoinToken string
 
 	// DialTimeout bounds connecting and joining [10 s].
 	DialTimeout time.Duration
 	// PingInterval is the time between pings, PongTimeout how long the server
 	// may then stay silent before the connection counts as dead [15 s, 10 s].
 	PingInterval, PongTimeout time.Duration
+	// CheckTimeout is how long the server may stay silent after Check [1 s].
+	CheckTimeout time.Duration
 	// BackoffMin and BackoffMax bound the random wait before the first and the
 	// later attempts to reconnect [500 ms, 15 s].
 	BackoffMin, BackoffMax time.Duration
@@ -73,8 +79,14 @@ func (c *Config) check() error {
 	if c.Keys.Room == (signaling.RoomID{}) {
 		errs = append(errs, errors.New("the signaling client needs the keys of a room"))
 	}
+	c.Meta.Reader = !c.Keys.CanWrite()
 	if err := c.Meta.Check(); err != nil {
 		errs = append(errs, err)
+	}
+	if c.JoinToken != "" {
+		if err := signaling.CheckJoinToken(c.JoinToken); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	for _, d := range []struct {
 		value *time.Duration
@@ -83,6 +95,7 @@ func (c *Config) check() error {
 		{&c.DialTimeout, 10 * time.Second},
 		{&c.PingInterval, 15 * time.Second},
 		{&c.PongTimeout, 10 * time.Second},
+		{&c.CheckTimeout, time.Second},
 		{&c.BackoffMin, 500 * time.Millisecond},
 		{&c.BackoffMax, 15 * time.Second},
 		{&c.AbsentGrace, 30 * time.Second},

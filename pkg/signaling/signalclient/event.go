@@ -6,12 +6,13 @@ import (
 	"github.com/crmesh/crmesh/pkg/signaling"
 )
 
-// Event is one of Joined, MemberJoined, MemberLeft, Signal and Disconnected.
+// Event is one of Joined, MemberJoined, MemberLeft, Signal, Unreachable and Disconnected.
 type Event interface{ event() }
 
 type (
 	// Joined tells that the peer is a member of the room at a server: at the
-	// start, after each loss, and whenever ICE credentials were renewed.
+	// start, after each loss, when ICE credentials were renewed and when a server
+	// that stops handed over to its successor.
 	Joined struct {
 		URL        string
 		Members    []signaling.Member // the others that this server knows, in order of id
@@ -29,6 +30,9 @@ type (
 		From        signaling.PeerID
 		Description signaling.Description
 	}
+	// Unreachable tells that the server could not pass an envelope on: the
+	// member is not connected to it now.
+	Unreachable struct{ Peer signaling.PeerID }
 	// Disconnected tells that the server is lost, or that an attempt to reach
 	// one has failed, and when the next one follows. The members stay listed:
 	// links to them do not depend on the server.
@@ -43,4 +47,5 @@ func (Joined) event()       {}
 func (MemberJoined) event() {}
 func (MemberLeft) event()   {}
 func (Signal) event()       {}
+func (Unreachable) event()  {}
 func (Disconnected) event() {}

@@ -15,11 +15,18 @@ import (
 	"github.com/crmesh/crmesh/pkg/signaling"
 	"github.com/crmesh/crmesh/pkg/signaling/signalclient"
 	"github.com/crmesh/crmesh/pkg/signaling/signalserver"
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
 
 // fakeServer accepts WebSockets, answers the join as a server does, and then
 // lets script do what it likes. The connection ends with script.
 func fakeServer(t *testing.T, script func(ctx context.Context, ws *websocket.Conn)) string {
+	t.Helper()
+	return fakeServerOf(t, nil, script)
+}
+
+// fakeServerOf is fakeServer that also hands out the joins, unless joins is nil.
+func fakeServerOf(t *testing.T, joins chan<- signaling.Join, script func(ctx context.Context, ws *websocket.Conn)) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -38,7 +45,15 @@ func fakeServer(t *testing.T, script func(ctx context.Context, ws *websocket.Con
 			t.Errorf("the client sent %s: %v", frame, err)
 			return
 		}
-		answer, err := signaling.MarshalMessage(signaling.Joined{Peer: m.(signaling.Join).Peer, Token: "t"})
+		join := m.(signaling.Join)
+		if joins != nil {
+			select {
+			case joins <- join:
+			case <-ctx.Done():
+				return
+			}
+		}
+		answer, err := signaling.MarshalMessage(signaling.Joined{Peer: join.Peer, Token: "t"})
 		if err != nil || ws.Write(ctx, websocket.MessageText, answer) != nil {
 			return
 		}
@@ -62,8 +77,17 @@ func TestSilentServer(t *testing.T) {
 
 // A server that answers pings is alive, however quiet the room.
 func TestQuietServer(t *testing.T) {
-	pings := make(chan struct{}, 100)
-	url := fakeServer(t, func(ctx context.Context, ws *websocket.Conn) {
+	url, pings := answeringServer(t)
+	c := startClient(t, signalclient.Config{URLs: []string{url}, Keys: newKeys(t), PingInterval: 30 * time.Millisecond, PongTimeout: 5 * time.Second})
+	await[signalclient.Joined](t, c, nil)
+	stays(t, c, pings)
+}
+
+// answeringServer answers pings, and tells of each.
+func answeringServer(t *testing.T) (url string, pings <-chan struct{}) {
+	t.Helper()
+	answered := make(chan struct{}, 100)
+	return fakeServer(t, func(ctx context.Context, ws *websocket.Conn) {
 		for {
 			if _, _, err := ws.Read(ctx); err != nil {
 				return
@@ -71,11 +95,14 @@ func TestQuietServer(t *testing.T) {
 			if ws.Write(ctx, websocket.MessageText, []byte(`{"type":"pong"}`)) != nil {
 				return
 			}
-			pings <- struct{}{}
+			answered <- struct{}{}
 		}
-	})
-	c := startClient(t, signalclient.Config{URLs: []string{url}, Keys: newKeys(t), PingInterval: 30 * time.Millisecond, PongTimeout: 5 * time.Second})
-	await[signalclient.Joined](t, c, nil)
+	}), answered
+}
+
+// stays waits for 10 pings, and nothing must happen meanwhile.
+func stays(t *testing.T, c *signalclient.Client, pings <-chan struct{}) {
+	t.Helper()
 	for range 10 {
 		select {
 		case <-pings:
@@ -187,7 +214,7 @@ func TestForeignEnvelopesAreDropped(t *testing.T) {
 	if s := await[signalclient.Signal](t, a, nil); s.From != member.Peer() {
 		t.Fatalf("a forged envelope opened: %+v", s)
 	}
-	poll(t, func() bool { return a.Dropped() == 2 })
+	signaltest.Until(t, patience, "both are dropped", func() bool { return a.Dropped() == 2 })
 }
 
 func TestSeveralServers(t *testing.T) {
@@ -269,6 +296,34 @@ func TestConfigIsChecked(t *testing.T) {
 		if c, err := signalclient.New(cfg); err == nil {
 			c.Close()
 			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// A client whose place is taken comes back as the same member, and tells what to do when that goes on.
+func TestTakenOver(t *testing.T) {
+	joins := make(chan signaling.Join, 10)
+	url := fakeServerOf(t, joins, func(ctx context.Context, ws *websocket.Conn) {
+		frame, err := signaling.MarshalMessage(signaling.Error{Code: signaling.CodeReplaced, Message: "A newer connection took over."})
+		if err != nil || ws.Write(ctx, websocket.MessageText, frame) != nil {
+			return
+		}
+		_, _, _ = ws.Read(ctx)
+	})
+	c := startClient(t, signalclient.Config{URLs: []string{url}, Keys: newKeys(t), BackoffMin: time.Millisecond, BackoffMax: time.Millisecond})
+	for n := 1; n <= 4; n++ {
+		join := <-joins
+		if join.Peer != c.Peer() || n > 1 && join.Token != "t" {
+			t.Fatalf("joins as %v with token %q", join.Peer, join.Token)
+		}
+		await[signalclient.Joined](t, c, nil)
+		d := await[signalclient.Disconnected](t, c, nil)
+		var e signaling.Error
+		if !errors.As(d.Err, &e) || e.Code != signaling.CodeReplaced {
+			t.Fatal(d.Err)
+		}
+		if told := strings.Contains(d.Err.Error(), "Another copy of this process"); told != (n >= 3) {
+			t.Fatalf("time %d: %v", n, d.Err)
 		}
 	}
 }

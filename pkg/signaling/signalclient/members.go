@@ -73,6 +73,10 @@ func (c *Client) take(m signaling.Message) Event {
 			return nil
 		}
 		return Signal{From: m.From, Description: d}
+	case signaling.Error: // the only one that comes here is unreachable
+		if m.Peer != nil {
+			return Unreachable{Peer: *m.Peer}
+		}
 	}
 	return nil
 }

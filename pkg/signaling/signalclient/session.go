@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/http/httptrace"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -15,7 +18,9 @@ import (
 )
 
 var (
+	errMoved  = errors.New("the signaling server does not answer since the network changed")
 	errRenew  = errors.New("the ICE credentials expire soon")
+	errMoving = errors.New("the signaling server asks for another connection, it stops soon")
 	errSilent = errors.New("the signaling server does not answer; it may be down or the network may have changed")
 )
 
@@ -43,20 +48,22 @@ type session struct {
 	c          *Client
 	url        string
 	ws         *websocket.Conn
+	local      net.Addr      // of ours, that it goes from; nil: unknown
 	heard      chan struct{} // signals that a frame came
+	moving     chan int      // holds the seconds of a moving
 	delivering atomic.Bool   // the reader waits for the user, not for the server
 }
 
 // session connects, joins and serves the connection until it is lost. joined
 // tells whether the server took us in.
 func (c *Client) session(url string) (joined bool, err error) {
-	ws, err := c.dial(url)
+	ws, local, err := c.dial(url)
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = ws.CloseNow() }()
 	ws.SetReadLimit(signaling.MaxServerFrame)
-	s := &session{c: c, url: url, ws: ws, heard: make(chan struct{}, 1)}
+	s := &session{c: c, url: url, ws: ws, local: local, heard: make(chan struct{}, 1), moving: make(chan int, 1)}
 
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -87,9 +94,12 @@ func (c *Client) session(url string) (joined bool, err error) {
 	return true, err
 }
 
-func (c *Client) dial(url string) (*websocket.Conn, error) {
+func (c *Client) dial(url string) (ws *websocket.Conn, local net.Addr, err error) {
 	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.DialTimeout)
 	defer cancel()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { local = i.Conn.LocalAddr() }})
+	c.setRedial(cancel)
+	defer c.setRedial(nil)
 	ws, response, err := websocket.Dial(ctx, url, &websocket.DialOptions{
 		HTTPClient:      c.cfg.HTTPClient,
 		Subprotocols:    []string{signaling.Subprotocol},
@@ -98,24 +108,32 @@ func (c *Client) dial(url string) (*websocket.Conn, error) {
 	if err != nil {
 		if response != nil && response.StatusCode != http.StatusSwitchingProtocols {
 			after, _ := strconv.Atoi(response.Header.Get("Retry-After")) // absent or a date: 0
-			return nil, &httpError{status: response.StatusCode, retryAfter: time.Duration(max(after, 0)) * time.Second}
+			return nil, nil, &httpError{status: response.StatusCode, retryAfter: time.Duration(max(after, 0)) * time.Second}
 		}
-		return nil, fmt.Errorf("the signaling server cannot be reached: %w", err)
+		return nil, nil, fmt.Errorf("the signaling server cannot be reached: %w", err)
 	}
 	if ws.Subprotocol() != signaling.Subprotocol {
 		_ = ws.CloseNow()
-		return nil, errors.New("this address answers WebSockets, but not " + signaling.Subprotocol + "; it is not a crmesh server, or of another version")
+		return nil, nil, errors.New("this address answers WebSockets, but not " + signaling.Subprotocol + "; it is not a crmesh server, or of another version")
 	}
-	return ws, nil
+	return ws, local, nil
+}
+
+func (c *Client) setRedial(f context.CancelFunc) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.redial = f
 }
 
 // join sends the join and waits for its answer.
 func (s *session) join() (signaling.Joined, error) {
 	ctx, cancel := context.WithTimeout(s.c.ctx, s.c.cfg.DialTimeout)
 	defer cancel()
+	s.c.setRedial(cancel)
+	defer s.c.setRedial(nil)
 	cfg := &s.c.cfg
 	s.c.mu.Lock()
-	join := signaling.Join{Room: cfg.Keys.Room, Peer: cfg.Peer, Token: s.c.token, Meta: cfg.Meta}
+	join := signaling.Join{Room: cfg.Keys.Room, Peer: cfg.Peer, Token: s.c.token, Admission: cfg.JoinToken, Meta: cfg.Meta}
 	s.c.mu.Unlock()
 	if err := s.send(join); err != nil {
 		return signaling.Joined{}, err
@@ -144,6 +162,13 @@ func (s *session) read(ctx context.Context) error {
 		select {
 		case s.heard <- struct{}{}:
 		default:
+		}
+		if moving, ok := m.(signaling.Moving); ok {
+			select {
+			case s.moving <- moving.Within:
+			default: // the first is not yet seen
+			}
+			continue
 		}
 		event := s.c.take(m)
 		if event == nil {
@@ -181,10 +206,12 @@ func (s *session) write(lost chan error, ttl int) error {
 	pong.Stop()
 	defer pong.Stop()
 	waiting := false
+	silent := errSilent // why the server is left when pong fires
 	absent := time.NewTimer(cfg.AbsentGrace)
 	defer absent.Stop()
 	renew := newRenewal(ttl)
 	defer renew.Stop()
+	var move <-chan time.Time // fires when this client's turn to move has come
 	for {
 		var err error
 		select {
@@ -201,12 +228,19 @@ func (s *session) write(lost chan error, ttl int) error {
 				pong.Reset(cfg.PongTimeout)
 			}
 			err = s.send(signaling.Ping{})
+		case <-s.c.check:
+			if gone(s.local) {
+				return errMoved // nothing can come any more
+			}
+			waiting, silent = true, errMoved
+			pong.Reset(cfg.CheckTimeout)
+			err = s.send(signaling.Ping{})
 		case <-s.heard:
-			waiting = false
+			waiting, silent = false, errSilent
 			pong.Stop()
 		case <-pong.C:
 			if !s.delivering.Load() {
-				return errSilent
+				return silent
 			}
 			waiting = false // the user keeps us from hearing; the next ping asks again
 		case <-absent.C:
@@ -217,11 +251,30 @@ func (s *session) write(lost chan error, ttl int) error {
 			}
 		case <-renew.C:
 			return errRenew
+		case within := <-s.moving:
+			if move == nil { // only the first counts, so that a server cannot put it off
+				move = time.After(moveDelay(within))
+			}
+		case <-move:
+			return errMoving
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// gone reports whether no interface of this machine has the address any more.
+func gone(a net.Addr) bool {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok || tcp.IP.IsLoopback() {
+		return false
+	}
+	all, err := net.InterfaceAddrs()
+	return err == nil && !slices.ContainsFunc(all, func(x net.Addr) bool {
+		own, ok := x.(*net.IPNet)
+		return ok && own.IP.Equal(tcp.IP)
+	})
 }
 
 // newRenewal fires when three quarters of the life of the credentials are

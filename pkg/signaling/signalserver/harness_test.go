@@ -1,7 +1,6 @@
 package signalserver_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +16,7 @@ import (
 
 	"github.com/crmesh/crmesh/pkg/signaling"
 	"github.com/crmesh/crmesh/pkg/signaling/signalserver"
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -29,29 +28,20 @@ type harness struct {
 	*signalserver.Server
 	url string // ws://127.0.0.1:port/v1/signal
 	web *httptest.Server
-	log *safeBuffer
-}
-
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
+	log *signaltest.Log
 }
 
 func start(t *testing.T, change func(*signalserver.Config)) *harness {
 	t.Helper()
-	h := &harness{log: &safeBuffer{}}
+	h := unserved(t, change)
+	h.web = httptest.NewServer(h.Server)
+	h.serve(t)
+	return h
+}
+
+func unserved(t *testing.T, change func(*signalserver.Config)) *harness {
+	t.Helper()
+	h := &harness{log: &signaltest.Log{}}
 	cfg := signalserver.DefaultConfig()
 	cfg.Logger = slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	if change != nil {
@@ -61,7 +51,34 @@ func start(t *testing.T, change func(*signalserver.Config)) *harness {
 	if h.Server, err = signalserver.New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	h.web = httptest.NewServer(h.Server)
+	return h
+}
+
+// startCounted is start with the server's own listener.
+func startCounted(t *testing.T, change func(*signalserver.Config)) *harness {
+	t.Helper()
+	return startBehind(t, change, (*httptest.Server).Start)
+}
+
+// startSecure is startCounted over TLS.
+func startSecure(t *testing.T, change func(*signalserver.Config)) *harness {
+	t.Helper()
+	return startBehind(t, change, (*httptest.Server).StartTLS)
+}
+
+// startBehind begins with the server's own listener, which TLS goes around.
+func startBehind(t *testing.T, change func(*signalserver.Config), begin func(*httptest.Server)) *harness {
+	t.Helper()
+	h := unserved(t, change)
+	h.web = httptest.NewUnstartedServer(h.Server)
+	h.web.Listener = h.Listener(h.web.Listener)
+	begin(h.web)
+	h.serve(t)
+	return h
+}
+
+// serve follows the start of h.web.
+func (h *harness) serve(t *testing.T) {
 	h.url = "ws" + strings.TrimPrefix(h.web.URL, "http") + "/v1/signal"
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -71,7 +88,6 @@ func start(t *testing.T, change func(*signalserver.Config)) *harness {
 		}
 		h.web.Close()
 	})
-	return h
 }
 
 // peer is a client that speaks the wire protocol by hand.
@@ -230,14 +246,5 @@ func talk(a, b *peer) {
 
 func poll(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("did not come in time: %s", what)
-		}
-	}
+	signaltest.Until(t, patience, what, done)
 }

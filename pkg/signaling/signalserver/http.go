@@ -1,14 +1,10 @@
 package signalserver
 
 import (
-	"cmp"
-	"errors"
-	"io/fs"
 	"net/http"
 	"net/netip"
-	"path"
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -21,7 +17,7 @@ func (s *Server) routes() *http.ServeMux {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		s.mu.Lock()
-		stopping := s.stopping
+		stopping := s.stopping || s.drain != nil
 		s.mu.Unlock()
 		if stopping {
 			plain(w, http.StatusServiceUnavailable, "shutting down")
@@ -29,63 +25,100 @@ func (s *Server) routes() *http.ServeMux {
 		}
 		plain(w, http.StatusOK, "ready")
 	})
-	mux.Handle("GET /", page(s.cfg.Page))
+	mux.Handle("GET /", page(s.cfg.Load().Page))
 	return mux
 }
 
 func plain(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = w.Write([]byte(text + "\n")) // the client may be gone
 }
 
-// signal takes a WebSocket and serves it to its end.
+// signal takes a WebSocket. It stays for what comes at once, most likely a join,
+// for which its stack is large enough by now. It does not wait for the end of
+// the WebSocket: that would keep all that net/http needed for the request.
 func (s *Server) signal(w http.ResponseWriter, r *http.Request) {
-	addr := clientAddress(r, s.cfg.TrustedProxies)
-	if status, text := s.admit(addr); status != 0 {
-		w.Header().Set("Retry-After", "5")
+	addr := clientAddress(r, s.cfg.Load().TrustedProxies)
+	if status, cause, text := s.admit(addr); status != 0 {
+		s.metrics.refused(cause)
+		s.refused(w)
 		plain(w, status, text)
 		return
 	}
-	defer s.release(addr)
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
-		Subprotocols:       []string{signaling.Subprotocol},
-		OriginPatterns:     s.cfg.AllowOrigin,
-		InsecureSkipVerify: slices.Contains(s.cfg.AllowOrigin, "*"),
-		CompressionMode:    websocket.CompressionDisabled,
-	})
-	if err != nil {
-		s.log.Debug("no WebSocket", "error", err)
-		return // Accept has answered
-	}
-	ws.SetReadLimit(-1) // read bounds frames itself, to send the reason first
-	c := newConn(ws, &s.cfg, addr, r.Host)
-	if ws.Subprotocol() != signaling.Subprotocol {
-		c.fail(signaling.Error{Code: signaling.CodeSubprotocol, Message: "Ask for the WebSocket subprotocol " + signaling.Subprotocol + "."})
+	c := s.accept(w, r, addr)
+	if c == nil {
+		s.release(addr)
+		return
 	}
 	s.open(c)
-	defer s.remove(c)
 	s.serve(c)
+}
+
+// accept answers the handshake. nil: there is no WebSocket, and the client
+// knows why.
+func (s *Server) accept(w http.ResponseWriter, r *http.Request, addr netip.Prefix) *conn {
+	cfg := s.cfg.Load()
+	wait, ok := s.attempt(addr)
+	c := s.newConn(addr, r.Host)
+	options := c.options()
+	options.Subprotocols = []string{signaling.Subprotocol}
+	options.OriginPatterns = cfg.AllowOrigin
+	options.InsecureSkipVerify = slices.Contains(cfg.AllowOrigin, "*")
+	var err error
+	h := newHijacker(w, &c.wire)
+	if h != nil {
+		c.session, err = h.accept(r, options)
+	} else {
+		_, err = websocket.Accept(w, r, options) // which says that it cannot be
+	}
+	if err != nil {
+		// Accept has answered. Its error may quote an address.
+		cause := causeUpgrade
+		if h != nil && h.status == http.StatusForbidden {
+			cause = causeOrigin
+		}
+		s.metrics.refused(cause)
+		s.log.Debug("no WebSocket", "cause", cause)
+		return nil
+	}
+	if !ok {
+		c.fail(signaling.Error{Code: signaling.CodeJoinRate, Message: "Too many attempts to join from this address; try again later.",
+			RetryAfter: seconds(wait)})
+	}
+	if c.session.ws.Subprotocol() != signaling.Subprotocol {
+		c.fail(signaling.Error{Code: signaling.CodeSubprotocol, Message: "Ask for the WebSocket subprotocol " + signaling.Subprotocol + "."})
+	}
+	return c
 }
 
 // admit counts a connection in, or says why not. Each admission is given back
 // by release, also when no WebSocket came of it.
-func (s *Server) admit(addr netip.Prefix) (status int, text string) {
+func (s *Server) admit(addr netip.Prefix) (status int, cause, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	cfg := s.cfg.Load()
 	switch {
-	case s.stopping:
-		return http.StatusServiceUnavailable, "The server is shutting down; try again in a moment."
-	case s.admitted >= s.cfg.MaxConnections:
-		return http.StatusServiceUnavailable, "The server has all the connections it may have; try again later."
-	case s.perAddress[addr] >= s.cfg.MaxConnectionsPerAddress:
-		return http.StatusTooManyRequests, "Too many connections from this address; close some or try again later."
+	case s.stopping || s.drain != nil:
+		return http.StatusServiceUnavailable, causeShutdown, "The server is shutting down; try again in a moment."
+	case s.admitted >= cfg.MaxConnections:
+		return http.StatusServiceUnavailable, causeConnections, "The server has all the connections it may have; try again later."
+	case s.perAddress[addr] >= cfg.MaxConnectionsPerAddress:
+		return http.StatusTooManyRequests, causeAddressConnections, "Too many connections from this address; close some or try again later."
 	}
 	s.admitted++
 	s.perAddress[addr]++
 	s.tasks.Add(1)
-	return 0, ""
+	return 0, "", ""
+}
+
+// attempt counts an attempt to join, whatever becomes of it; !ok: it is one too many.
+func (s *Server) attempt(addr netip.Prefix) (wait time.Duration, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.joins.take(time.Now(), addr)
 }
 
 func (s *Server) release(addr netip.Prefix) {
@@ -94,6 +127,7 @@ func (s *Server) release(addr netip.Prefix) {
 	if s.perAddress[addr]--; s.perAddress[addr] == 0 {
 		delete(s.perAddress, addr)
 	}
+	s.drain.released(s.admitted)
 	s.mu.Unlock()
 	s.tasks.Done()
 }
@@ -117,34 +151,4 @@ func (s *Server) remove(c *conn) {
 	defer s.mu.Unlock()
 	s.detach(c)
 	delete(s.conns, c.id)
-}
-
-// page serves the files of the page; index.html for directories, and no
-// listings.
-func page(files fs.FS) http.Handler {
-	if files == nil {
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			plain(w, http.StatusNotFound, "This signaling server serves no page.")
-		})
-	}
-	server := http.FileServerFS(files)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		name := strings.TrimPrefix(path.Clean(r.URL.Path), "/")
-		info, err := fs.Stat(files, cmp.Or(name, "."))
-		if err == nil && info.IsDir() {
-			_, err = fs.Stat(files, path.Join(name, "index.html"))
-		}
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) {
-			plain(w, http.StatusNotFound, "There is no such page.")
-			return
-		}
-		h := w.Header()
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cache-Control", "no-cache")
-		if strings.HasPrefix(name, "assets/") { // the build names these after their content
-			h.Set("Cache-Control", "public, max-age=31536000, immutable")
-		}
-		server.ServeHTTP(w, r)
-	})
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/sha1"
 	"encoding/base64"
 	"net"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -17,25 +16,26 @@ import (
 // iceServers returns what a member may gather candidates with, and for how
 // many seconds the credentials are good (0: there are none).
 func (s *Server) iceServers(requestHost string, peer signaling.PeerID, now time.Time) ([]signaling.ICEServer, int) {
+	cfg := s.cfg.Load()
 	var list []signaling.ICEServer
-	if s.cfg.STUNPort != 0 {
-		if host := stunHost(s.cfg.PublicHost, requestHost); host != "" {
-			address := "stun:" + net.JoinHostPort(host, strconv.Itoa(s.cfg.STUNPort))
+	if cfg.STUNPort != 0 {
+		if host := stunHost(cfg.PublicHost, requestHost); host != "" {
+			address := "stun:" + net.JoinHostPort(host, strconv.Itoa(cfg.STUNPort))
 			list = append(list, signaling.ICEServer{URLs: []string{address}})
 		}
 	}
-	if len(s.cfg.TURNURLs) == 0 {
+	if len(cfg.TURNURLs) == 0 {
 		return list, 0
 	}
-	username := strconv.FormatInt(now.Add(s.cfg.TURNTTL).Unix(), 10) + ":" + peer.String()
-	mac := hmac.New(sha1.New, []byte(s.cfg.TURNSecret))
+	username := strconv.FormatInt(now.Add(cfg.TURNTTL).Unix(), 10) + ":" + peer.String()
+	mac := hmac.New(sha1.New, []byte(cfg.TURNSecret))
 	mac.Write([]byte(username))
 	list = append(list, signaling.ICEServer{
-		URLs:       s.cfg.TURNURLs,
+		URLs:       cfg.TURNURLs,
 		Username:   username,
 		Credential: base64.StdEncoding.EncodeToString(mac.Sum(nil)),
 	})
-	return list, int(s.cfg.TURNTTL / time.Second)
+	return list, int(cfg.TURNTTL / time.Second)
 }
 
 // stunHost returns the host that clients reach this machine by: the one the
@@ -48,14 +48,8 @@ func stunHost(public, requestHost string) string {
 	if err != nil {
 		return ""
 	}
-	host := u.Hostname()
-	if _, err := netip.ParseAddr(host); err == nil {
+	if host := u.Hostname(); isHost(host) {
 		return host
 	}
-	for _, r := range host {
-		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._", r) {
-			return ""
-		}
-	}
-	return host
+	return ""
 }

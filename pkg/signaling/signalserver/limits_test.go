@@ -94,6 +94,20 @@ func TestMessageRate(t *testing.T) {
 	b.expectQuiet()
 }
 
+// A large message counts as several.
+func TestLargeMessageRate(t *testing.T) {
+	h := start(t, func(c *signalserver.Config) { c.MessageRate, c.MessageBurst = 0.01, 12 })
+	a, b := h.pair(t, room)
+	large := signaling.SignalTo{To: b.id, Sealed: strings.Repeat("A", 20<<10)} // counts as 6
+	a.send(large)
+	expect[signaling.SignalFrom](b)
+	a.send(large) // 11 were left after the join
+	if e := a.expectEnd(signaling.CodeRate); e.RetryAfter < 50 || e.RetryAfter > 200 {
+		t.Errorf("retry after %d s when one of 6 is missing", e.RetryAfter)
+	}
+	b.expectQuiet()
+}
+
 func TestJoinRate(t *testing.T) {
 	h := start(t, func(c *signalserver.Config) { c.JoinRate, c.JoinBurst = 0.01, 2 })
 	a, b := h.pair(t, room)
@@ -194,6 +208,9 @@ func TestSlowReaderIsClosedAlone(t *testing.T) {
 	}
 	b.send(signaling.Ping{})
 	expect[signaling.Pong](b)
+	if n := h.samples(t)["queue_drops_total"]; n < 1 {
+		t.Errorf("%v frames count as dropped", n)
+	}
 	// Once it reads again, the slow one learns why it is out.
 	for {
 		m, err := slow.receive()
@@ -241,18 +258,46 @@ func TestConfigIsChecked(t *testing.T) {
 		"members":        func(c *signalserver.Config) { c.MaxMembers = 1025 },
 		"rate":           func(c *signalserver.Config) { c.MessageRate = -1 },
 		"queue":          func(c *signalserver.Config) { c.SendQueueBytes = 1 },
+		"all queues":     func(c *signalserver.Config) { c.MaxQueuedBytes = c.SendQueueBytes - 1 },
 		"grace":          func(c *signalserver.Config) { c.Grace = 0 },
 		"STUN port":      func(c *signalserver.Config) { c.STUNPort = 65536 },
 		"TURN secret":    func(c *signalserver.Config) { c.TURNURLs = []string{"turn:h"} },
 		"TURN addresses": func(c *signalserver.Config) { c.TURNSecret = "x" },
-		"TURN scheme":    func(c *signalserver.Config) { c.TURNURLs, c.TURNSecret = []string{"h:1"}, "x" },
-		"origin":         func(c *signalserver.Config) { c.AllowOrigin = []string{"[a"} },
 	} {
 		cfg := signalserver.DefaultConfig()
 		change(&cfg)
 		if s, err := signalserver.New(cfg); err == nil {
 			_ = s.Shutdown(context.Background())
 			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// What a browser would choke on, or what could never match, is refused at the start and not found out by members.
+func TestAddressesAreChecked(t *testing.T) {
+	turn := func(c *signalserver.Config, text string) { c.TURNURLs, c.TURNSecret = []string{text}, "x" }
+	host := func(c *signalserver.Config, text string) { c.PublicHost = text }
+	origin := func(c *signalserver.Config, text string) { c.AllowOrigin = []string{text} }
+	for name, c := range map[string]struct {
+		set       func(*signalserver.Config, string)
+		good, bad []string
+	}{
+		"TURN": {turn,
+			[]string{"turn:h", "turns:turn.example.org", "turn:h:3478", "turn:192.0.2.1", "turn:[2001:db8::1]", "turn:[2001:db8::1]:3478?transport=tcp", "turns:h?transport=udp"},
+			[]string{"h:1", "stun:h", "turn:", "turn://h", "turn:h:", "turn:h:0", "turn:h:66000", "turn:h:x", "turn:h/", "turn:u:p@h", "turn:2001:db8::1", "turn:[2001:db8::1", "turn:h?", "turn:h?transport=sctp", "turn:a b"}},
+		"host": {host,
+			[]string{"", "stun.example.org", "192.0.2.1", "2001:db8::1", "[2001:db8::1]", "under_score"},
+			[]string{"https://stun.example.org/", "stun.example.org:3478", "a b", "stun.example.org/", "m\u00fcller.example", "fe80::1%eth0"}},
+		"origin": {origin,
+			[]string{"*", "app.example.org", "*.example.org", "https://app.example.org", "https://*.example.org:8443", "app.example.org:8443"},
+			[]string{"", "[a", "https://app.example.org/", "https://app.example.org/page", "app.example.org/", "https://", "://a", "https://a,https://b", "a b", "u@h"}},
+	} {
+		for i, text := range append(c.good, c.bad...) {
+			cfg := signalserver.DefaultConfig()
+			c.set(&cfg, text)
+			if err := cfg.Check(); (err == nil) != (i < len(c.good)) {
+				t.Errorf("%s %q: %v", name, text, err)
+			}
 		}
 	}
 }

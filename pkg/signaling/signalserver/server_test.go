@@ -325,3 +325,22 @@ func TestNothingIsLogged(t *testing.T) {
 		t.Fatalf("the log holds the envelope:\n%s", h.log)
 	}
 }
+
+// A client that brings a token of its own to its first join comes back with it, whether it got the answer or not. A token
+// that could be guessed is replaced.
+func TestTokenOfTheClient(t *testing.T) {
+	h := start(t, nil)
+	const own = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	a := h.connect(t)
+	if j := a.join(room, own); j.Token != own || j.Resumed {
+		t.Fatalf("joined with %q, resumed %v", j.Token, j.Resumed)
+	}
+	again := h.connect(t)
+	again.id = a.id
+	if j := again.join(room, own); j.Token != own || !j.Resumed {
+		t.Errorf("joined again with %q, resumed %v", j.Token, j.Resumed)
+	}
+	if j := h.connect(t).join(room, own[1:]); j.Token == own[1:] || len(j.Token) < len(own) {
+		t.Errorf("a short token became %q", j.Token)
+	}
+}

@@ -12,12 +12,16 @@ import (
 
 // STUN answers binding requests (RFC 8489) on a UDP socket: it tells a client
 // from which address its packets come. It does nothing else, keeps nothing,
-// and sends at most one answer of 44 bytes to a request.
+// and sends at most one answer to a request, of MaxSTUNAnswer bytes.
 type STUN struct {
 	socket *net.UDPConn
 	log    *slog.Logger
 	done   sync.WaitGroup
 }
+
+// MaxSTUNAnswer is the length of an answer over IPv6; over IPv4 it is 40. A
+// request has 20 bytes at least: whoever forges its sender gains little.
+const MaxSTUNAnswer = 52
 
 // maxSTUNRequest bounds a request in bytes; more is cut and so refused.
 const maxSTUNRequest = 1500
@@ -33,12 +37,18 @@ func ListenSTUN(address string, log *slog.Logger) (*STUN, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the STUN port cannot be opened, choose another one or switch STUN off: %w", err)
 	}
+	return ServeSTUN(socket, log), nil
+}
+
+// ServeSTUN starts a responder on an open socket, which is the responder's
+// from now on. log may be nil. It must be closed.
+func ServeSTUN(socket *net.UDPConn, log *slog.Logger) *STUN {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &STUN{socket: socket, log: log}
 	s.done.Go(s.run)
-	return s, nil
+	return s
 }
 
 // Port returns the UDP port.
@@ -59,7 +69,7 @@ func (s *STUN) run() {
 			return
 		}
 		if err != nil {
-			s.log.Debug("STUN read", "error", err)
+			s.log.Debug("STUN cannot read a packet") // the error would name an address
 			continue
 		}
 		answer, ok := answerBinding(buf[:n], net.UDPAddrFromAddrPort(from))
@@ -67,7 +77,7 @@ func (s *STUN) run() {
 			continue
 		}
 		if _, err := s.socket.WriteToUDPAddrPort(answer, from); err != nil {
-			s.log.Debug("STUN write", "error", err)
+			s.log.Debug("STUN cannot send an answer") // likewise
 		}
 	}
 }

@@ -13,7 +13,19 @@ import (
 )
 
 func TestSTUN(t *testing.T) {
-	server, err := signalserver.ListenSTUN("127.0.0.1:0", nil)
+	t.Run("IPv4", func(t *testing.T) { testSTUN(t, "127.0.0.1", 40) })
+	t.Run("IPv6", func(t *testing.T) {
+		if l, err := net.ListenPacket("udp", "[::1]:0"); err != nil {
+			t.Skip("this machine has no IPv6:", err)
+		} else {
+			_ = l.Close()
+		}
+		testSTUN(t, "::1", signalserver.MaxSTUNAnswer)
+	})
+}
+
+func testSTUN(t *testing.T, host string, length int) {
+	server, err := signalserver.ListenSTUN(net.JoinHostPort(host, "0"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,7 +34,7 @@ func TestSTUN(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	client, err := net.Dial("udp", net.JoinHostPort("127.0.0.1", strconv.Itoa(server.Port())))
+	client, err := net.Dial("udp", net.JoinHostPort(host, strconv.Itoa(server.Port())))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,11 +79,11 @@ func TestSTUN(t *testing.T) {
 	if got.String() != client.LocalAddr().String() {
 		t.Errorf("mapped address %v, want %v", got, client.LocalAddr())
 	}
-	if n > 44 {
-		t.Errorf("an answer of %d bytes", n)
+	if n != length {
+		t.Errorf("an answer of %d bytes, want %d", n, length)
 	}
 
-	if second, err := signalserver.ListenSTUN("127.0.0.1:"+strconv.Itoa(server.Port()), nil); err == nil {
+	if second, err := signalserver.ListenSTUN(net.JoinHostPort(host, strconv.Itoa(server.Port())), nil); err == nil {
 		_ = second.Close()
 		t.Error("two responders on one port")
 	}

@@ -1,0 +1,50 @@
+package signalserver
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+)
+
+// Frames are counted wherever the stream is cut, and pings as several.
+func TestFrameScanner(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		var stream []byte
+		want := 0
+		for range 1 + random.IntN(20) {
+			length := []int{0, 1, 125, 126, 1000, 65535, 65536, 70000}[random.IntN(8)]
+			opcode := []byte{0, 1, 2, 8, 9, 10}[random.IntN(6)]
+			mask := byte(0x80 * random.IntN(2))
+			stream = append(stream, 0x80|opcode)
+			switch {
+			case length < 126:
+				stream = append(stream, mask|byte(length))
+			case length < 1<<16:
+				stream = binary.BigEndian.AppendUint16(append(stream, mask|126), uint16(length))
+			default:
+				stream = binary.BigEndian.AppendUint64(append(stream, mask|127), uint64(length))
+			}
+			if mask != 0 {
+				length += 4
+			}
+			for range length {
+				stream = append(stream, byte(random.Uint32()))
+			}
+			want++
+			if opcode == 9 {
+				want += framesPerMessage - 1
+			}
+		}
+		var f frameScanner
+		got := 0
+		for rest := stream; len(rest) > 0; {
+			n := 1 + random.IntN(min(len(rest), 1+random.IntN(4096)))
+			got += f.scan(rest[:n])
+			rest = rest[n:]
+		}
+		if got != want || f.skip != 0 || f.have != 0 {
+			t.Fatalf("%d frames of %d, and %d bytes are missing", got, want, f.skip)
+		}
+	}
+}

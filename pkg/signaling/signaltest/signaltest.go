@@ -1,0 +1,47 @@
+// Package signaltest is what the tests of the signaling packages, and of all that is built on them, share: a log that is read while somebody writes to it, and patience.
+package signaltest
+
+import (
+	"bytes"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Log keeps what is written to it, by any goroutine.
+type Log struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (l *Log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// String returns what was written so far.
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// interval is the time between two looks of Until.
+const interval = 5 * time.Millisecond
+
+// Until looks until ok, and fails the test after limit. what says what is waited for.
+func Until(t testing.TB, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	deadline := time.After(limit)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("after %v still not so: %s", limit, what)
+		}
+	}
+}
