@@ -30,6 +30,8 @@ Example:
     signal --listen 0.0.0.0:8787 --public-host sync.example.org`
 
 type commands struct {
+	Check check `cmd:"" help:"Print the configuration that serve would have with the same flags and environment, and what is wrong or unsafe about it."`
+	Token token `cmd:"" help:"Make a join token, signed with a key of --join-hmac-key."`
 	Serve serve `cmd:"" default:"withargs" help:"Serve WebSockets, STUN and the page until SIGINT or SIGTERM (the default command)."`
 }
 

@@ -7,21 +7,17 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/crmesh/crmesh/pkg/signaling"
 	"github.com/crmesh/crmesh/pkg/signaling/signalclient"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-const patience = 20 * time.Second
 
 // The command serves page and WebSocket, says where, and stops cleanly.
 func TestServe(t *testing.T) {
@@ -114,6 +110,20 @@ func TestFailures(t *testing.T) {
 		{"--max-rooms 1 --stun off --trusted-proxies nonsense", "is neither an address nor a network"},
 		{"serve too", "unexpected argument too"},
 		{"--max-rooms 1 --stun off --listen nonsense", "cannot listen on nonsense"},
+		{"--max-rooms 1 --stun off --listen systemd", "start the server by its .socket unit"},
+		{"--max-rooms 1 --stun systemd --listen 127.0.0.1:0", "ListenDatagram="},
+		{"--max-rooms 1 --stun off --listen unix:/nowhere/signal", "cannot listen on unix:/nowhere/signal"},
+		{"--max-rooms 1 --stun off --listen unix:/tmp/x --socket-mode 8", "is not a mode like 0660"},
+		{"--max-rooms 1 --stun off --listen unix:", "names no file"},
+		{"--max-rooms 1 --stun off --listen 127.0.0.1:0 --public-url sync.example.org", "is not like https://"},
+		{"--max-rooms 1 --stun off --listen 127.0.0.1:0 --public-url https://m\u00fcller.example", "is not like https://"},
+		{"--max-rooms 1 --stun off --listen 127.0.0.1:0 --drain 2m", "the time to drain is between"},
+		{"--tls-cert a.pem", "TLS needs both"},
+		{"--tls-cert /nowhere/a.pem --tls-key /nowhere/b.pem", "the certificate cannot be used"},
+		{"--tls-cert a.pem --tls-key b.pem --domain example.org", "choose between"},
+		{"--domain example.org", "--acme-cache"},
+		{"--acme-cache /tmp/x", "go with --domain"},
+		{"--max-rooms 1 --acme-cache /tmp/x --domain https://example.org", "is not a host name like"},
 	} {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		var stdout bytes.Buffer
@@ -121,6 +131,23 @@ func TestFailures(t *testing.T) {
 		cancel()
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") || stdout.Len() != 0 {
 			t.Errorf("%s: %v, and said %q; want %q", c.args, err, stdout.String(), c.want)
+		}
+	}
+}
+
+// The origin of the public address is what browsers make of it.
+func TestPublicOrigin(t *testing.T) {
+	for text, want := range map[string]string{
+		"https://sync.example.org":            "https://sync.example.org",
+		"https://sync.example.org:443/page":   "https://sync.example.org",
+		"http://sync.example.org:80/":         "http://sync.example.org",
+		"https://sync.example.org:80/":        "https://sync.example.org:80",
+		"https://[2001:db8::1]:443/":          "https://[2001:db8::1]",
+		"https://sync.example.org:8443/page/": "https://sync.example.org:8443",
+	} {
+		cfg, err := parsed(t, "--public-url", text).config(slog.New(slog.DiscardHandler), 0)
+		if err != nil || !slices.Equal(cfg.AllowOrigin, []string{want}) {
+			t.Errorf("%s: %q, %v; want %s", text, cfg.AllowOrigin, err, want)
 		}
 	}
 }
