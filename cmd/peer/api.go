@@ -68,6 +68,7 @@ func (a *api) handler() http.Handler {
 	mux.HandleFunc("POST /v1/query", a.answer(a.query))
 	mux.HandleFunc("GET /v1/status", a.answer(a.status))
 	mux.HandleFunc("GET /v1/wait", a.answer(a.wait))
+	mux.HandleFunc("POST /v1/verify", a.verify)
 	return a.guard(mux)
 }
 
@@ -153,24 +154,31 @@ func (a *api) write(w http.ResponseWriter, status int, out any) {
 // rawAnswer is JSON already.
 type rawAnswer []byte
 
-func parseStatement(r *http.Request) (statement, error) {
-	var s statement
+// parseBody reads the body of a POST into out; like shows what it looks like.
+func parseBody(r *http.Request, out any, like string) error {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return s, &apiError{http.StatusUnsupportedMediaType, errors.New("send JSON, with Content-Type: application/json")}
+		return &apiError{http.StatusUnsupportedMediaType, errors.New("send JSON, with Content-Type: application/json")}
 	}
 	decoder := json.NewDecoder(r.Body)
 	decoder.DisallowUnknownFields()
-	err := decoder.Decode(&s)
+	err := decoder.Decode(out)
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return s, &apiError{http.StatusRequestEntityTooLarge, fmt.Errorf("a request has at most %d bytes", maxRequest)}
+		return &apiError{http.StatusRequestEntityTooLarge, fmt.Errorf("a request has at most %d bytes", maxRequest)}
 	case err != nil:
-		return s, fmt.Errorf(`the body is not {"sql": ..., "args": [...]}: %w`, err)
-	case s.SQL == "":
-		return s, errors.New(`"sql" is missing`)
+		return fmt.Errorf("the body is not %s: %w", like, err)
 	}
-	return s, nil
+	return nil
+}
+
+func parseStatement(r *http.Request) (statement, error) {
+	var s statement
+	err := parseBody(r, &s, `{"sql": ..., "args": [...]}`)
+	if err == nil && s.SQL == "" {
+		err = errors.New(`"sql" is missing`)
+	}
+	return s, err
 }
 
 func (a *api) exec(r *http.Request) (any, error) {
@@ -181,7 +189,7 @@ func (a *api) exec(r *http.Request) (any, error) {
 	if !a.writer {
 		return nil, &apiError{http.StatusForbidden, errors.New("this peer was started with a read link: it cannot write; start it with the write link of the room")}
 	}
-	result, err := a.db.Exec(r.Context(), s.SQL, s.values()...)
+	result, err := execute(r.Context(), a.db, s)
 	if err != nil {
 		return nil, err
 	}
@@ -241,11 +249,9 @@ func (a *api) wait(r *http.Request) (any, error) {
 			return nil, errors.New("synced is not true or false")
 		}
 	}
-	timeout := 30 * time.Second
-	if s := q.Get("timeout"); s != "" {
-		if timeout, err = time.ParseDuration(s); err != nil || timeout <= 0 || timeout > maxWait {
-			return nil, fmt.Errorf("timeout is not a duration like 30s, of at most %s", maxWait)
-		}
+	timeout, err := parseTimeout(q.Get("timeout"), 30*time.Second)
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
@@ -254,6 +260,18 @@ func (a *api) wait(r *http.Request) (any, error) {
 		return nil, &apiError{http.StatusGatewayTimeout, a.notYet(r.Context(), timeout, c)}
 	}
 	return status, err
+}
+
+// parseTimeout reads a duration of at most maxWait; "" stands for the default.
+func parseTimeout(s string, standard time.Duration) (time.Duration, error) {
+	if s == "" {
+		return standard, nil
+	}
+	timeout, err := time.ParseDuration(s)
+	if err != nil || timeout <= 0 || timeout > maxWait {
+		return 0, fmt.Errorf("timeout is not a duration like 30s, of at most %s", maxWait)
+	}
+	return timeout, nil
 }
 
 // notYet says what a wait lacked.
@@ -269,7 +287,15 @@ func (a *api) notYet(ctx context.Context, timeout time.Duration, c mesh.Conditio
 		}
 	}
 	if live < c.Links {
-		return fmt.Errorf("after %s there are %d links, not %d", timeout, live, c.Links)
+		return fmt.Errorf("after %s there are %d links, not %d", forPerson(timeout), live, c.Links)
 	}
-	return fmt.Errorf("after %s the peer is not in sync with its %d links", timeout, live)
+	return fmt.Errorf("after %s the peer is not in sync with its %d links", forPerson(timeout), live)
+}
+
+// forPerson is a duration as a person reads it: a client that waits for the peer first asks for what is left of its time.
+func forPerson(d time.Duration) time.Duration {
+	if d < time.Second {
+		return d.Round(time.Millisecond)
+	}
+	return d.Round(time.Second / 10)
 }

@@ -165,7 +165,7 @@ func TestAPIRefuses(t *testing.T) {
 		"a wrong value":     {"/v1/exec", func(r *http.Request) { post(r, "application/json", `{"sql":"x","args":[true]}`) }, 400, "a value is"},
 		"bad SQL":           {"/v1/exec", func(r *http.Request) { post(r, "application/json", `{"sql":"INSRT"}`) }, 400, "INSRT"},
 		"a write in query":  {"/v1/query", func(r *http.Request) { post(r, "application/json", statement) }, 400, "error"},
-		"a wait for nobody": {"/v1/wait?links=5&timeout=50ms", func(*http.Request) {}, 504, "there are 0 links, not 5"},
+		"a wait for nobody": {"/v1/wait?links=5&timeout=49.9999ms", func(*http.Request) {}, 504, "after 50ms there are 0 links, not 5"},
 		"a wait too long":   {"/v1/wait?timeout=20h", func(*http.Request) {}, 400, "timeout"},
 	} {
 		status, body := a.get(c.path, c.change)

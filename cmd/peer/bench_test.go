@@ -170,6 +170,14 @@ func BenchmarkCities(b *testing.B) {
 	b.ReportMetric(took.Seconds()/(bytes/bare), "times-bare")
 	a.stop()
 	p.stop()
+	db, err := crsql.Open(b.Context(), a.db, crsql.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	engine := engineRate(b, db)
+	b.ReportMetric(engine, "engine-changes/s")
+	b.ReportMetric(changes/took.Seconds()/min(engine, bare/(bytes/changes)), "of-the-slower")
 }
 
 // localPeer is a database and its node in this process.
@@ -197,13 +205,12 @@ func startLocal(b *testing.B, url, schema string, keys signaling.Keys) localPeer
 	if err != nil {
 		b.Fatal(err)
 	}
-	client, err := signalclient.New(signalclient.Config{URLs: []string{url}, Keys: keys, Peer: id})
-	if err != nil {
+	introducer := newSignaler()
+	if err := introducer.join(signalclient.Config{URLs: []string{url}, Keys: keys, Peer: id}); err != nil {
 		b.Fatal(err)
 	}
-	introducer := newSignaler(client)
 	b.Cleanup(introducer.close)
-	node, err := mesh.Start(ctx, mesh.Config{Store: store{r, log}, Signaler: introducer, Peer: id, Keys: keys})
+	node, err := mesh.Start(ctx, mesh.Config{Store: store{r, log, crsql.AcceptAdditive}, Signaler: introducer, Peer: id, Keys: keys})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -33,6 +33,11 @@ func (e *errUnreachable) Unwrap() error { return e.err }
 
 // call sends a request to the API and decodes the answer into out. A nil body makes it a GET.
 func (f apiFlags) call(ctx context.Context, path string, body, out any) error {
+	return f.stream(ctx, path, body, func(d *json.Decoder) error { return d.Decode(out) })
+}
+
+// stream is call for an answer that read decodes. What read returns is taken for the decoder's.
+func (f apiFlags) stream(ctx context.Context, path string, body any, read func(*json.Decoder) error) error {
 	if _, _, err := net.SplitHostPort(f.API); err != nil {
 		return fmt.Errorf("the address %q of the API is not like 127.0.0.1:7070", f.API)
 	}
@@ -66,7 +71,7 @@ func (f apiFlags) call(ctx context.Context, path string, body, out any) error {
 		}
 		return errors.New(refused.Error)
 	}
-	if err := json.NewDecoder(response.Body).Decode(out); err != nil {
+	if err := read(json.NewDecoder(response.Body)); err != nil {
 		if ctx.Err() != nil || !isSyntax(err) {
 			return f.unreachable(ctx, err)
 		}

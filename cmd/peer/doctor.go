@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,23 +22,26 @@ import (
 // Bounds of the doctor's checks. All of them together take about a minute at worst.
 const (
 	serverTimeout = 10 * time.Second       // each step towards a signaling server
-	stunTimeout   = 3 * time.Second        // each address of a STUN server
+	stunTimeout   = 3 * time.Second        // each address of a STUN server, and each TURN server
 	stunRepeat    = 500 * time.Millisecond // between the requests to one
 	gatherTimeout = 10 * time.Second
 	trialTimeout  = mesh.AttemptTimeout + 5*time.Second // the trial link; the mesh gives an attempt up a little earlier
 	maxMapped     = 8                                   // addresses of STUN servers that are asked
+	maxRelays     = 8                                   // addresses of TURN servers that are asked
 )
 
 type doctorCommand struct {
 	Link       string   `arg:"" optional:"" name:"link" help:"The room's link, write or read: the doctor joins for some seconds and tries a link to a member. On a machine with other users, set CRMESH_ROOM instead."`
 	Signal     []string `placeholder:"URL" sep:"," help:"Signaling servers; by default the one in the link."`
+	JoinToken  string   `placeholder:"TOKEN" help:"Shown to a signaling server that asks for a join token; by default the one in the link."`
 	ICEServers []string `name:"ice-server" placeholder:"URL" sep:" " help:"STUN and TURN servers to try besides those of the signaling server, as for peer run."`
+	RelayOnly  bool     `name:"relay-only" help:"Try the link over TURN relays only, as peer run --relay-only makes it."`
 	JSON       bool     `name:"json" help:"Print the findings as JSON, once all are there."`
 }
 
 // finding is the result of one check.
 type finding struct {
-	Check  string `json:"check"` // server, join, stun, nat, candidates, link
+	Check  string `json:"check"` // server, join, stun, nat, turn, candidates, link
 	OK     bool   `json:"ok"`
 	Found  string `json:"found"`            // one sentence
 	Advice string `json:"advice,omitempty"` // one sentence: what a person can do
@@ -45,23 +49,26 @@ type finding struct {
 
 // doctor carries out the checks. It opens no database.
 type doctor struct {
-	urls    []string
-	keys    signaling.Keys // zero: no room
-	servers []signaling.ICEServer
-	net     transport.Net // nil: that of the machine
-	log     *slog.Logger
-	show    func(finding)
-	doing   func(string)
+	urls      []string
+	token     string         // for joining, or ""
+	keys      signaling.Keys // zero: no room
+	servers   []signaling.ICEServer
+	relayOnly bool
+	net       transport.Net // nil: that of the machine
+	log       *slog.Logger
+	show      func(finding)
+	doing     func(string)
 
 	serverTimeout, stunTimeout, gatherTimeout, trialTimeout time.Duration
 
+	unjoined bool // there is a signaling server, and it did not take us in
 	findings []finding
 }
 
 // Run makes all checks. It is an error if one of them found a fault.
 func (c *doctorCommand) Run(ctx context.Context, out program.Output) error {
 	d := &doctor{
-		urls: c.Signal, log: slog.New(slog.DiscardHandler),
+		urls: c.Signal, token: c.JoinToken, relayOnly: c.RelayOnly, log: slog.New(slog.DiscardHandler),
 		serverTimeout: serverTimeout, stunTimeout: stunTimeout, gatherTimeout: gatherTimeout, trialTimeout: trialTimeout,
 		doing: func(what string) { fmt.Fprintf(out.Stderr, "... %s\n", what) },
 		show: func(f finding) {
@@ -78,7 +85,7 @@ func (c *doctorCommand) Run(ctx context.Context, out program.Output) error {
 		if err != nil {
 			return err
 		}
-		d.keys = link.Keys
+		d.keys, d.token = link.Keys, cmp.Or(c.JoinToken, link.Token)
 		if len(d.urls) == 0 && link.Base != "" {
 			d.urls = []string{link.Base}
 		}
@@ -133,12 +140,15 @@ func (d *doctor) examine(ctx context.Context) error {
 	for _, u := range d.urls {
 		d.reach(ctx, u)
 	}
+	named := len(d.servers)
 	room := d.join(ctx)
 	if room != nil {
 		defer room.close()
 		d.servers = append(d.servers, room.servers...)
 	}
+	d.unjoined = len(d.urls) > 0 && room == nil
 	d.stun(ctx, n)
+	d.turn(ctx, n, named)
 	d.candidates(ctx)
 	if room != nil {
 		d.trial(ctx, room)

@@ -21,7 +21,7 @@ func (d *doctor) candidates(ctx context.Context) {
 	case len(counts) == 0:
 		d.bad("candidates", "connect this machine to a network", "there is no candidate: no interface has an address that others can reach")
 	case relay && counts["relay IPv4"]+counts["relay IPv6"] == 0:
-		d.bad("candidates", "check address, user and password of the TURN server, and the way to it",
+		d.bad("candidates", "see the findings about TURN servers above",
 			"%s; the TURN server gives no relay", countsText(counts))
 	default:
 		d.good("candidates", "%s", countsText(counts))

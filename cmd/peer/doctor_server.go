@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -124,7 +125,8 @@ func (d *doctor) join(ctx context.Context) *probeRoom {
 	}
 	keys.WriterPrivate = nil // the doctor only ever reads
 	client, err := signalclient.New(signalclient.Config{
-		URLs: d.urls, Keys: keys, Peer: r.id, Meta: signaling.Meta{Name: "peer doctor"}, DialTimeout: d.serverTimeout,
+		URLs: d.urls, Keys: keys, Peer: r.id, Meta: signaling.Meta{Name: "peer doctor"}, JoinToken: d.token,
+		DialTimeout: d.serverTimeout,
 	})
 	if err != nil {
 		d.bad("join", "name at most 16 servers", "%v", err)
@@ -133,7 +135,8 @@ func (d *doctor) join(ctx context.Context) *probeRoom {
 	r.client = client
 	d.keys = keys
 	limit := time.After(time.Duration(len(d.urls)) * (d.serverTimeout + time.Second))
-	failed := "the server did not answer in time"
+	failed, advice := "the server did not answer in time", "see whether a proxy in between lets WebSockets through, and whether the server "+
+		"asks for more than you have"
 	for tries := 0; tries < len(d.urls); {
 		select {
 		case e, open := <-client.Events():
@@ -146,10 +149,21 @@ func (d *doctor) join(ctx context.Context) *probeRoom {
 					r.close()
 					return &probeRoom{servers: e.ICEServers, client: client}
 				}
-				d.good("join", "the room has %d other members", len(e.Members))
+				others := "1 other member"
+				if len(e.Members) != 1 {
+					others = fmt.Sprintf("%d other members", len(e.Members))
+				}
+				d.good("join", "the room has %s", others)
 				return r
 			case signalclient.Disconnected:
 				failed = fmt.Sprint(e.Err)
+				var refusal signaling.Error
+				if errors.As(e.Err, &refusal) && refusal.Code == signaling.CodeNotAdmitted {
+					advice = "ask the operator of the server for a join token, and name it with --join-token or use a link that has it"
+					if !named {
+						advice += "; a token for one room takes the link of that room"
+					}
+				}
 				tries++
 			}
 			if !open {
@@ -162,8 +176,7 @@ func (d *doctor) join(ctx context.Context) *probeRoom {
 		break
 	}
 	r.close()
-	d.bad("join", "see whether a proxy in between lets WebSockets through, and whether the server asks for more than you have",
-		"the room could not be joined: %s", failed)
+	d.bad("join", advice, "the room could not be joined: %s", failed)
 	return nil
 }
 

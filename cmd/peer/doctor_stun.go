@@ -28,7 +28,12 @@ func (d *doctor) stun(ctx context.Context, n transport.Net) {
 		d.bad("stun", "look for a mistake in the name, or name another server with --ice-server", "the STUN server %s has no address", u)
 	}
 	if len(addrs) == 0 {
-		if len(unknown) == 0 {
+		switch {
+		case len(unknown) > 0:
+		case d.unjoined:
+			d.bad("nat", "see the findings about the server above, or name a STUN server with --ice-server",
+				"the NAT type is unknown: the signaling server, which would name a STUN server, could not be asked")
+		default:
 			d.bad("nat", "switch the signaling server's STUN on, or name one with --ice-server",
 				"the NAT type is unknown: there is no STUN server to ask")
 		}

@@ -11,9 +11,9 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -38,7 +38,12 @@ type clinic struct {
 
 func newClinic(t *testing.T) *clinic {
 	t.Helper()
-	server, err := signalserver.New(signalserver.DefaultConfig())
+	return newClinicOf(t, signalserver.DefaultConfig())
+}
+
+func newClinicOf(t *testing.T, cfg signalserver.Config) *clinic {
+	t.Helper()
+	server, err := signalserver.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,11 +118,10 @@ func (c *clinic) member(n transport.Net, change func(*crooked)) *mesh.Node {
 		c.t.Fatal(err)
 	}
 	id[0] &= 0x7f
-	client, err := signalclient.New(signalclient.Config{URLs: []string{c.url}, Keys: c.keys, Peer: id, Meta: signaling.Meta{Name: "m"}})
-	if err != nil {
+	s := newSignaler()
+	if err := s.join(signalclient.Config{URLs: []string{c.url}, Keys: c.keys, Peer: id, Meta: signaling.Meta{Name: "m"}}); err != nil {
 		c.t.Fatal(err)
 	}
-	s := newSignaler(client)
 	x := &crooked{Signaler: s}
 	if change != nil {
 		change(x)
@@ -150,6 +154,7 @@ func TestDoctorServer(t *testing.T) {
 	}
 	_ = gone.Close()
 	c.fault(c.examine("server", at("http://"+gone.Addr().String())), "no TCP connection")
+	c.fault(c.examine("nat", at("http://"+gone.Addr().String())), "could not be asked")
 	c.fault(c.examine("server", at("http://no.such.name.invalid/")), "leads to no address")
 	c.fault(c.examine("server", at("https://"+strings.TrimPrefix(c.url, "http://"))), "no TLS connection")
 	other := httptest.NewServer(http.NotFoundHandler())
@@ -246,9 +251,6 @@ func TestDoctorCandidates(t *testing.T) {
 	}), "gives no relay")
 }
 
-// makingNetworks is held while a network is made: vnet counts MAC addresses in a variable without a lock.
-var makingNetworks sync.Mutex
-
 // virtual makes a network of machines with one address each.
 func virtual(t *testing.T, count int) (*vnet.Router, []*vnet.Net) {
 	t.Helper()
@@ -292,15 +294,15 @@ func TestDoctorTrial(t *testing.T) {
 		"works":        {},
 		"no answer":    {nil, func(c *crooked) { c.drop = func(signaling.Description) bool { return true } }, "at the stage signal"},
 		"UDP blocked":  {func(vnet.Chunk) bool { return false }, nil, "at the stage check"},
-		"DTLS blocked": {first(20, 63), nil, "at the stage secure"},
-		"SCTP blocked": {first(23, 23), nil, "at the stage secure"},
+		"DTLS blocked": {first(20, 63), nil, "at the stage DTLS"},
+		"SCTP blocked": {first(23, 23), nil, "at the stage SCTP"},
 		"another certificate": {nil, func(c *crooked) {
 			c.change = func(d *signaling.Description) {
 				if before, after, ok := strings.Cut(d.SDP, "a=fingerprint:sha-256 "); ok {
 					d.SDP = before + "a=fingerprint:sha-256 " + "00:11:22" + after[len("00:11:22"):]
 				}
 			}
-		}, "at the stage secure"},
+		}, "at the stage DTLS"},
 		"a proof that does not fit": {nil, func(c *crooked) {
 			c.change = func(d *signaling.Description) { d.Nonce[0]++ }
 		}, "at the stage hello"},
@@ -357,7 +359,7 @@ func TestDoctorCommand(t *testing.T) {
 		t.Errorf("changes: %s before, %s after", before, after)
 	}
 	out := l.ok("doctor", l.read)
-	for _, want := range []string{"ok     server", "ok     join", "ok     stun", "ok     nat", "ok     candidates", "ok     link", "... "} {
+	for _, want := range []string{"ok     server", "ok     join", "the room has 1 other member\n", "ok     stun", "ok     nat", "ok     candidates", "ok     link", "... "} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is missing in\n%s", want, out)
 		}
@@ -367,4 +369,38 @@ func TestDoctorCommand(t *testing.T) {
 	if err := run(t.Context(), []string{"doctor", l.read}, &faults, os.Stderr); err == nil || !strings.Contains(faults.String(), "FAULT  link") {
 		t.Errorf("an empty room: %v\n%s", err, faults.String())
 	}
+}
+
+// A server that asks for a join token takes the doctor and the peer of a link that brings one along, and no other.
+func TestJoinToken(t *testing.T) {
+	const token = "the-token-of-this-test"
+	cfg := signalserver.DefaultConfig()
+	cfg.JoinTokens = []string{token}
+	c := newClinicOf(t, cfg)
+	f := c.examine("join")
+	if c.fault(f, "asks for a join token"); !strings.Contains(f.Advice, "--join-token") {
+		t.Errorf("the advice is %q", f.Advice)
+	}
+	if f := c.examine("join", func(d *doctor) { d.token = token }); !f.OK {
+		t.Errorf("%+v", f)
+	}
+	link, _ := c.keys.WriteLink(signaling.WithToken(c.url+"/", token))
+	dir := t.TempDir()
+	p := launch(t, "peer", "run", "--db", filepath.Join(dir, "a.db"), "--room", link, "--api", "127.0.0.1:0")
+	p.quiet = true
+	eventually(t, "its links, which bring the token along", func() bool { return strings.Contains(p.out.String(), "write\t"+link+"\n") })
+	eventually(t, "the peer in the room", func() bool {
+		return strings.Contains(c.examine("join", func(d *doctor) { d.token = token }).Found, "1 other")
+	})
+	p.stop()
+	if strings.Count(p.out.String(), token) != 2 { // the two links, and no line of the log
+		t.Errorf("the token is told too often or not at all:\n%s", p.out.String())
+	}
+	stranger, _ := c.keys.WriteLink(c.url + "/")
+	q := launch(t, "peer", "run", "--db", filepath.Join(dir, "b.db"), "--room", stranger, "--api", "127.0.0.1:0")
+	q.quiet = true
+	eventually(t, "the refusal in its log", func() bool {
+		return strings.Contains(q.out.String(), "not-admitted: This server asks for a join token")
+	})
+	q.stop()
 }

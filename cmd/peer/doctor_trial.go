@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 
+	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 	"github.com/crmesh/crmesh/pkg/mesh"
 	"github.com/crmesh/crmesh/pkg/mesh/syncproto"
 	"github.com/crmesh/crmesh/pkg/signaling"
@@ -24,18 +26,18 @@ func (d *doctor) trial(ctx context.Context, room *probeRoom) {
 		d.bad("link", "start a peer, or open the page, with this link somewhere else, and run this again", "nobody else is in the room")
 		return
 	}
-	target := room.members[0]
-	for _, m := range room.members {
-		if m.Meta.Replica {
-			target = m // it is always on
-			break
-		}
+	target, ok := trialTarget(room.members)
+	if !ok {
+		d.bad("link", "start a peer, or open the page, with the write link somewhere else, and run this again",
+			"only readers are in the room, and two readers are never linked")
+		return
 	}
 	d.doing("trying a link to " + printable(nameOf(target)))
 	s := room.signaler(target)
 	defer s.close()
 	node, err := mesh.Start(ctx, mesh.Config{
 		Store: newNoStore(), Signaler: s, Peer: room.id, Keys: d.keys, Net: d.net, Logger: d.log, ICEServers: bounded(d.servers),
+		RelayOnly: d.relayOnly,
 	})
 	if err != nil {
 		d.bad("link", "report this as a fault of the program", "no trial link could be made: %v", err)
@@ -74,17 +76,32 @@ func (d *doctor) trial(ctx context.Context, room *probeRoom) {
 	d.bad("link", advice, "the trial link to %s fails at the stage %s", nameOf(target), found)
 }
 
+// trialTarget returns a writer, and one that is always on where there is one.
+func trialTarget(members []signaling.Member) (target signaling.Member, ok bool) {
+	for _, m := range members {
+		if !m.Meta.Reader && (!ok || m.Meta.Replica && !target.Meta.Replica) {
+			target, ok = m, true
+		}
+	}
+	return target, ok
+}
+
 // failedAt names the stage of a link that did not come about, and what a person can do.
 func failedAt(m mesh.MemberStatus) (found, advice string) {
 	why := ""
 	if m.Error != "" {
 		why = ": " + m.Error
 	}
+	if m.Error == mesh.ErrNoRelay.Error() {
+		return "gather (TURN)" + why, "see the findings about TURN servers above"
+	}
 	switch m.Reached {
 	case mesh.LinkChecking:
 		return "check (ICE)" + why, "let UDP out of both networks; give one replica --udp-port or --tcp-port and open it, or set up a TURN server"
 	case mesh.LinkSecuring:
-		return "secure (DTLS, SCTP)" + why, "see whether something in between inspects or shortens UDP packets, or take another path with --tcp-port or a TURN server"
+		return "DTLS" + why, "see whether something in between inspects or shortens UDP packets, or take another path with --tcp-port or a TURN server"
+	case mesh.LinkOpening:
+		return "SCTP" + why, "see whether something in between inspects or shortens UDP packets, or take another path with --tcp-port or a TURN server"
 	case mesh.LinkOpen:
 		return "hello" + why, "update both ends to the same version, and see in the member's log why it refuses"
 	default:
@@ -117,6 +134,8 @@ func (s *oneMember) Events() <-chan mesh.SignalEvent { return s.events }
 func (s *oneMember) Send(to signaling.PeerID, d signaling.Description) error {
 	return s.room.client.Send(to, d)
 }
+
+func (s *oneMember) Check() { s.room.client.Check() }
 
 func (s *oneMember) close() {
 	s.stop()
@@ -169,10 +188,24 @@ func (noStore) Apply(_ context.Context, r syncproto.ApplyRequest) (syncproto.App
 	return syncproto.ApplyResult{ID: r.ID, Ls: make([]int64, len(r.Groups)), Changed: make([]int64, len(r.Groups))}, nil
 }
 
+func (noStore) Digest(context.Context, syncproto.DigestRequest) (syncproto.DigestAnswer, error) {
+	return syncproto.DigestAnswer{Kind: syncproto.DigestNoTable}, nil
+}
+
+func (noStore) Rows(context.Context, string, []changeset.Place, int) ([]syncproto.Entry, error) {
+	return nil, nil
+}
+
 func (noStore) Schema(context.Context) ([]syncproto.TableSchema, error) { return nil, nil }
 
-func (noStore) CreateTables(context.Context, []syncproto.TableSchema) error { return nil }
+func (noStore) TakeSchema(context.Context, syncproto.SchemaRequest) error { return nil }
+
+func (noStore) Parked(context.Context) (mesh.ParkedStatus, error) { return mesh.ParkedStatus{}, nil }
 
 func (noStore) Replay(context.Context) error { return nil }
+
+func (noStore) Renew(context.Context, string) error {
+	return &mesh.NoRenewalError{Err: errors.New("there is no database")}
+}
 
 func (s noStore) Commits() <-chan struct{} { return s.commits }

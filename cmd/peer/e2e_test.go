@@ -36,9 +36,7 @@ func TestSyncBothWays(t *testing.T) {
 		return !strings.Contains(l.ok("status", "--api", b.api), " open ")
 	})
 	b.stop()
-	if x, y := content(t, a.db, "SELECT * FROM note ORDER BY id"), content(t, b.db, "SELECT * FROM note ORDER BY id"); x != y {
-		t.Errorf("the databases differ: %s and %s", x, y)
-	}
+	sameContent(t, a, b, "SELECT * FROM note ORDER BY id")
 }
 
 // edit makes so many edits at each peer at the same time: updates, deletes and inserts, of the first rows of a table whose key
@@ -98,10 +96,7 @@ func TestFullCities(t *testing.T) {
 	b.synced(1)
 	a.stop()
 	b.stop()
-	queries := []string{"SELECT * FROM cities ORDER BY id", "SELECT * FROM countries ORDER BY code"}
-	if x, y := content(t, a.db, queries...), content(t, b.db, queries...); x != y {
-		t.Errorf("the databases differ: %s and %s", x, y)
-	}
+	sameContent(t, a, b, "SELECT * FROM cities ORDER BY id", "SELECT * FROM countries ORDER BY code")
 }
 
 // TestSignalKilled: writes still flow when the signaling server is gone, and a new peer joins when it is back.

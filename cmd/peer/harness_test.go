@@ -1,11 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,13 +14,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/crmesh/crmesh/pkg/crsql"
 	"github.com/crmesh/crmesh/pkg/mesh"
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
 
 // patience is how long a test waits for what must come.
@@ -51,30 +51,20 @@ func TestMain(m *testing.M) {
 type process struct {
 	t   testing.TB
 	cmd *exec.Cmd
-	out *lockedBuffer
+	out *signaltest.Log
 	end chan error
-}
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	quiet bool // what it said is of no use where the test fails
 }
 
 func launch(t testing.TB, name string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(filepath.Join(bin, name), args...), out: &lockedBuffer{}, end: make(chan error, 1)}
+	return launchCommand(t, name, exec.Command(filepath.Join(bin, name), args...))
+}
+
+func launchCommand(t testing.TB, name string, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, out: &signaltest.Log{}, end: make(chan error, 1)}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -83,7 +73,7 @@ func launch(t testing.TB, name string, args ...string) *process {
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
 		<-p.end
-		if t.Failed() {
+		if t.Failed() && !p.quiet {
 			t.Logf("output of %s:\n%s", name, p.out)
 		}
 	})
@@ -132,8 +122,15 @@ type lab struct {
 }
 
 func newLab(t testing.TB) *lab {
-	l := &lab{t: t, dir: t.TempDir(), port: freePort(t)}
-	l.url = fmt.Sprintf("http://127.0.0.1:%d/", l.port)
+	port := freePort(t)
+	l := newLabAt(t, fmt.Sprintf("http://127.0.0.1:%d/", port))
+	l.port = port
+	return l
+}
+
+// newLabAt makes a room at a signaling server that the test starts itself.
+func newLabAt(t testing.TB, url string) *lab {
+	l := &lab{t: t, dir: t.TempDir(), url: url}
 	for line := range strings.Lines(l.ok("room", "new", "--signal", l.url)) {
 		switch kind, link, _ := strings.Cut(strings.TrimSpace(line), "\t"); kind {
 		case "write":
@@ -164,9 +161,21 @@ func (l *lab) try(args ...string) (string, error) {
 	return string(out), err
 }
 
-func (l *lab) signal() *process {
+// exitCode returns what a command ended with; -1: it did not run.
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.ExitCode()
+	}
+	return -1
+}
+
+func (l *lab) signal(args ...string) *process {
 	l.t.Helper()
-	p := launch(l.t, "signal", "--listen", fmt.Sprintf("127.0.0.1:%d", l.port), "--stun", "off")
+	p := launch(l.t, "signal", append([]string{"--listen", fmt.Sprintf("127.0.0.1:%d", l.port), "--stun", "off"}, args...)...)
 	eventually(l.t, "the signaling server answers", func() bool {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", l.port))
 		if err != nil {
@@ -193,11 +202,18 @@ type replica struct {
 	api string
 }
 
-// peer starts one on the database NAME.db and waits until it answers.
-func (l *lab) peer(name, link string, args ...string) *replica {
+// begin starts one on the database NAME.db.
+func (l *lab) begin(name, link string, args ...string) *replica {
 	l.t.Helper()
 	r := &replica{db: filepath.Join(l.dir, name+".db"), api: fmt.Sprintf("127.0.0.1:%d", freePort(l.t))}
 	r.process = launch(l.t, "peer", append([]string{"run", "--db", r.db, "--room", link, "--api", r.api, "--name", name}, args...)...)
+	return r
+}
+
+// peer starts one on the database NAME.db and waits until it answers.
+func (l *lab) peer(name, link string, args ...string) *replica {
+	l.t.Helper()
+	r := l.begin(name, link, args...)
 	l.ok("wait", "--api", r.api, "--timeout", patience.String())
 	return r
 }
@@ -274,10 +290,14 @@ func equal(t testing.TB, sql string, peers ...*replica) string {
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("after %v still not so: %s", patience, what)
-		}
+	signaltest.Until(t, patience, what, ok)
+}
+
+// sameContent checks that two peers that were stopped have the same in what the queries name.
+func sameContent(t testing.TB, a, b *replica, tables ...string) {
+	t.Helper()
+	if x, y := content(t, a.db, tables...), content(t, b.db, tables...); x != y {
+		t.Errorf("the databases differ: %s and %s", x, y)
 	}
 }
 

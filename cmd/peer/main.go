@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,7 +22,11 @@ func main() {
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "peer: "+err.Error())
-		os.Exit(1)
+		code := 1
+		if unproved := (*unprovedError)(nil); errors.As(err, &unproved) {
+			code = exitUnproved
+		}
+		os.Exit(code)
 	}
 }
 
@@ -41,7 +46,10 @@ type commands struct {
 	Query  queryCommand  `cmd:"" help:"Read through the running peer: one statement."`
 	Status statusCommand `cmd:"" help:"Show the running peer, its members and links."`
 	Doctor doctorCommand `cmd:"" help:"Examine the network: signaling server, STUN, NAT, candidates, and a trial link to a member."`
+	Verify verifyCommand `cmd:"" help:"Prove that the members' copies are equal to the running peer's, or name the rows that differ."`
 	Wait   waitCommand   `cmd:"" help:"Wait until the running peer has links, or is in sync with them."`
+
+	Simulate simulateCommand `cmd:"" help:"Let peers in this process write while packets are lost, the network splits and peers die; all must become equal."`
 }
 
 // run parses args and does what they say until ctx is done.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/crmesh/crmesh/pkg/mesh"
@@ -15,6 +14,7 @@ type portFlags struct {
 	TCPPort    int      `name:"tcp-port" placeholder:"N" help:"A TCP port for links to members whose UDP packets do not get through."`
 	NAT1To1    []string `name:"nat-1to1" placeholder:"IP" sep:"," help:"Addresses from which a router passes the ports on to this machine unchanged; announced beside its own."`
 	ICEServers []string `name:"ice-server" placeholder:"URL" sep:" " help:"A STUN or TURN server, besides those of the signaling server: stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT. Repeat the flag for more; in the environment, where other users do not see the password, separate them with blanks."`
+	RelayOnly  bool     `name:"relay-only" help:"Make links over TURN relays only, so that members learn no address of this machine. It takes a TURN server, from the signaling server or --ice-server."`
 	ICELite    bool     `name:"ice-lite" help:"Answer checks and send none, on a machine that everybody can reach. Two such peers cannot be linked with each other."`
 }
 
@@ -50,25 +50,4 @@ func (f *portFlags) parse() (network, error) {
 		n.servers = append(n.servers, server)
 	}
 	return n, nil
-}
-
-// probe finds a port that is taken before the room hears of us. The node opens the ports itself.
-func (f *portFlags) probe() error {
-	if f.TCPPort != 0 {
-		l, err := net.Listen("tcp", fmt.Sprintf(":%d", f.TCPPort))
-		if err != nil {
-			return fmt.Errorf("the TCP port %d cannot be opened, choose another one with --tcp-port: %w", f.TCPPort, err)
-		}
-		if err := l.Close(); err != nil {
-			return err
-		}
-	}
-	if f.UDPPort != 0 {
-		c, err := net.ListenPacket("udp", fmt.Sprintf(":%d", f.UDPPort))
-		if err != nil {
-			return fmt.Errorf("the UDP port %d cannot be opened, choose another one with --udp-port: %w", f.UDPPort, err)
-		}
-		return c.Close()
-	}
-	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -25,14 +26,16 @@ import (
 const gcPercent = 400
 
 type runCommand struct {
-	DB     string   `name:"db" required:"" placeholder:"FILE" help:"The SQLite database; made if there is none."`
-	Room   string   `required:"" placeholder:"LINK" help:"The room's link, from peer room new or from the page. It is a secret: on a machine with other users, set CRMESH_ROOM instead."`
-	Schema string   `placeholder:"FILE.sql" help:"SQL with CREATE TABLE and SELECT crsql_as_crr('TABLE'), run once if its tables are missing. Without it the tables come from a member."`
-	Signal []string `placeholder:"URL" sep:"," help:"Signaling servers, tried in this order. By default the one in the link."`
-	API    string   `name:"api" default:"127.0.0.1:7070" placeholder:"HOST:PORT" help:"Address of the API for local programs (${default})."`
-	Serve  string   `placeholder:"HOST:PORT" help:"Also be the signaling server and serve the page there."`
-	STUN   string   `name:"stun" default:":3478" placeholder:"HOST:PORT" help:"With --serve, the UDP address of the STUN responder, or off (${default})."`
-	Name   string   `placeholder:"TEXT" help:"What the other members see; by default the host's name."`
+	DB        string   `name:"db" required:"" placeholder:"FILE" help:"The SQLite database; made if there is none."`
+	Room      string   `required:"" placeholder:"LINK" help:"The room's link, from peer room new or from the page. It is a secret: on a machine with other users, set CRMESH_ROOM instead."`
+	Schema    string   `placeholder:"FILE.sql" help:"SQL with CREATE TABLE and SELECT crsql_as_crr('TABLE'). It is run if its tables are missing; once it has changed, the database is migrated to it. Without it the tables come from a member."`
+	Signal    []string `placeholder:"URL" sep:"," help:"Signaling servers, tried in this order. By default the one in the link."`
+	JoinToken string   `placeholder:"TOKEN" help:"Shown to signaling servers that ask for a join token; by default the one in the link. Better in the environment."`
+	API       string   `name:"api" default:"127.0.0.1:7070" placeholder:"HOST:PORT" help:"Address of the API for local programs (${default})."`
+	Serve     string   `placeholder:"HOST:PORT" help:"Also be the signaling server and serve the page there."`
+	STUN      string   `name:"stun" default:":3478" placeholder:"HOST:PORT" help:"With --serve, the UDP address of the STUN responder, or off (${default})."`
+	Name      string   `placeholder:"TEXT" help:"What the other members see; by default the host's name."`
+	schemaFlags
 	portFlags
 	program.LogFlags
 }
@@ -51,6 +54,7 @@ func (c *runCommand) Run(ctx context.Context, out program.Output) error {
 	if err != nil {
 		return err
 	}
+	token := cmp.Or(c.JoinToken, link.Token)
 	meta, err := c.meta()
 	if err != nil {
 		return err
@@ -103,17 +107,18 @@ func (c *runCommand) Run(ctx context.Context, out program.Output) error {
 		defer server.close(log)
 		base, urls = server.url, append([]string{server.local}, urls...)
 	}
-	return c.mesh(ctx, out.Stdout, log, parts{db, replica, listener, link.Keys, urls, base, meta, network})
+	return c.mesh(ctx, out.Stdout, log, parts{db, store{replica, log, c.accept()}, listener, link.Keys, urls, base, token, meta, network})
 }
 
 // parts is what Run has put together.
 type parts struct {
 	db       *crsql.DB
-	replica  *crsql.Replica
+	store    store
 	listener net.Listener
 	keys     signaling.Keys
 	urls     []string
-	base     string
+	base     string // of invite links
+	token    string // for joining, or ""
 	meta     signaling.Meta
 	network  network
 }
@@ -124,21 +129,18 @@ func (c *runCommand) mesh(ctx context.Context, stdout io.Writer, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	if err := c.probe(); err != nil {
-		return err
-	}
-	client, err := signalclient.New(signalclient.Config{URLs: p.urls, Keys: p.keys, Peer: id, Meta: p.meta, Logger: log})
-	if err != nil {
-		return err
-	}
-	introducer := newSignaler(client)
+	introducer := newSignaler()
 	defer introducer.close()
 	node, err := mesh.Start(ctx, mesh.Config{
-		Store: store{p.replica, log}, Signaler: introducer, Peer: id, Keys: p.keys, Logger: log,
-		UDPPort: c.UDPPort, TCPPort: c.TCPPort, ICELite: c.ICELite, NAT1To1: p.network.outer, ICEServers: p.network.servers,
+		Store: p.store, Signaler: introducer, Peer: id, Keys: p.keys, Replica: p.meta.Replica, Logger: log,
+		UDPPort: c.UDPPort, TCPPort: c.TCPPort, ICELite: c.ICELite, RelayOnly: c.RelayOnly, NAT1To1: p.network.outer, ICEServers: p.network.servers,
 	})
 	if err != nil {
 		return err
+	}
+	// Only now, when the node has its ports, do others hear of us.
+	if err := introducer.join(signalclient.Config{URLs: p.urls, Keys: p.keys, Peer: id, Meta: p.meta, JoinToken: p.token, Logger: log}); err != nil {
+		return errors.Join(err, node.Close())
 	}
 	a := &api{db: p.db, node: node, writer: p.keys.CanWrite(), loopback: onLoopback(p.listener.Addr()), log: log}
 	// Requests end with the node, or they would be waited for in vain.
@@ -167,10 +169,11 @@ func (c *runCommand) mesh(ctx context.Context, stdout io.Writer, log *slog.Logge
 
 // announce prints the links that let others in, and where the API is. They go to whoever started the peer, and into no log.
 func (c *runCommand) announce(w io.Writer, p parts) {
-	if link, ok := p.keys.WriteLink(p.base); ok {
+	base := signaling.WithToken(p.base, p.token)
+	if link, ok := p.keys.WriteLink(base); ok {
 		fmt.Fprintf(w, "write\t%s\n", link)
 	}
-	fmt.Fprintf(w, "read\t%s\napi\thttp://%s\n", p.keys.ReadLink(p.base), p.listener.Addr())
+	fmt.Fprintf(w, "read\t%s\napi\thttp://%s\n", p.keys.ReadLink(base), p.listener.Addr())
 }
 
 // servers returns the signaling servers to join at, besides our own, and the base of invite links.

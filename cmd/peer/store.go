@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/crmesh/crmesh/pkg/crsql"
+	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 	"github.com/crmesh/crmesh/pkg/mesh"
 	"github.com/crmesh/crmesh/pkg/mesh/syncproto"
 )
@@ -14,6 +15,7 @@ import (
 type store struct {
 	replica *crsql.Replica
 	log     *slog.Logger
+	accept  crsql.AcceptSchema // what is taken of the schemas of others
 }
 
 func (s store) State(ctx context.Context) (mesh.State, error) {
@@ -21,9 +23,13 @@ func (s store) State(ctx context.Context) (mesh.State, error) {
 	if err != nil {
 		return mesh.State{}, err
 	}
+	parked, err := s.replica.Parked(ctx)
+	if err != nil {
+		return mesh.State{}, err
+	}
 	return mesh.State{
-		Site: st.Site, Vector: st.Vector, Resume: st.Resume, Tables: tables(st.Schema.Tables),
-		Heads: mesh.Heads{Own: st.Heads.Own, Newest: st.Heads.Newest, SchemaHash: st.Schema.Hash},
+		Site: st.Site, Vector: st.Vector, Resume: st.Resume, Tables: st.Schema.Tables, Parked: parkedStatus(parked),
+		Untried: st.Untried, Heads: headsOf(st.Heads, st.Schema),
 	}, nil
 }
 
@@ -33,7 +39,11 @@ func (s store) Heads(ctx context.Context) (mesh.Heads, error) {
 		return mesh.Heads{}, err
 	}
 	schema, err := s.replica.Schema(ctx)
-	return mesh.Heads{Own: h.Own, Newest: h.Newest, SchemaHash: schema.Hash}, err
+	return headsOf(h, schema), err
+}
+
+func headsOf(h crsql.Heads, s crsql.Schema) mesh.Heads {
+	return mesh.Heads{Own: h.Own, Newest: h.Newest, SchemaHash: s.Hash, Generation: s.Generation, Schema: s.Version}
 }
 
 func (s store) Read(ctx context.Context, q syncproto.ReadRequest) (syncproto.ReadResult, error) {
@@ -75,30 +85,75 @@ func (s store) Apply(ctx context.Context, q syncproto.ApplyRequest) (syncproto.A
 		r, err = s.replica.Apply(ctx, crsql.ApplyRequest{Groups: groups, Claims: q.Claims, Resume: q.Resume})
 		return err
 	})
+	if full := (*crsql.ParkedError)(nil); errors.As(err, &full) {
+		h, err := s.replica.Heads(ctx)
+		return syncproto.ApplyResult{
+			Own: h.Own, Newest: h.Newest, Refused: &syncproto.Refusal{Group: full.Group, Reason: full.Error()},
+		}, err
+	}
 	return syncproto.ApplyResult{
 		Ls: r.Ls, Changed: r.Changed, Parked: r.Parked, Own: r.Heads.Own, Newest: r.Heads.Newest,
 	}, err
 }
 
-func (s store) Schema(ctx context.Context) ([]syncproto.TableSchema, error) {
-	schema, err := s.replica.Schema(ctx)
-	return tables(schema.Tables), err
+func (s store) Digest(ctx context.Context, q syncproto.DigestRequest) (syncproto.DigestAnswer, error) {
+	r, err := s.replica.Digest(ctx, crsql.DigestRequest{Table: q.Table, Prefixes: q.Prefixes})
+	out := syncproto.DigestAnswer{Vector: r.Vector, Tables: r.Tables, Parts: r.Parts}
+	switch {
+	case r.Missing:
+		out.Kind = syncproto.DigestNoTable
+	case len(q.Prefixes) > 0:
+		out.Kind = syncproto.DigestParts
+	}
+	if len(out.Tables) > syncproto.MaxDigestTables {
+		s.log.Warn("the database has more tables than can be compared", "tables", len(out.Tables), "compared", syncproto.MaxDigestTables)
+		out.Tables = out.Tables[:syncproto.MaxDigestTables]
+	}
+	return out, err
 }
 
-func (s store) CreateTables(ctx context.Context, list []syncproto.TableSchema) error {
-	wanted := make([]crsql.TableSchema, len(list))
-	for i, t := range list {
-		wanted[i] = crsql.TableSchema(t)
+func (s store) Rows(ctx context.Context, table string, places []changeset.Place, maxBytes int) ([]syncproto.Entry, error) {
+	r, err := s.replica.Rows(ctx, table, places, maxBytes)
+	entries := make([]syncproto.Entry, len(r))
+	for i, e := range r {
+		entries[i] = syncproto.Entry(e)
 	}
-	err := s.patiently(ctx, func() error {
-		_, err := s.replica.CreateTables(ctx, wanted)
+	return entries, err
+}
+
+func (s store) Schema(ctx context.Context) ([]syncproto.TableSchema, error) {
+	schema, err := s.replica.Schema(ctx)
+	return schema.Tables, err
+}
+
+// TakeSchema takes what --accept-schema allows of another's schema.
+func (s store) TakeSchema(ctx context.Context, q syncproto.SchemaRequest) error {
+	offer := crsql.SchemaOffer{Hash: q.Hash, Generation: q.Generation, Tables: q.Tables}
+	var taken crsql.SchemaTaken
+	err := s.patiently(ctx, func() (err error) {
+		taken, err = s.replica.TakeSchema(ctx, offer, s.accept)
 		return err
 	})
-	var refused *crsql.SchemaError
-	if errors.As(err, &refused) {
-		return &mesh.RefusedError{Table: refused.Table, Reason: refused.Reason}
+	for _, refused := range taken.Refused {
+		s.log.Warn("what another peer's schema has was not taken", "err", refused)
+	}
+	if !taken.Report.Empty() {
+		s.log.Info("took another peer's schema", append(reportText(taken.Report), "generation", q.Generation)...)
 	}
 	return err
+}
+
+func (s store) Parked(ctx context.Context) (mesh.ParkedStatus, error) {
+	p, err := s.replica.Parked(ctx)
+	return parkedStatus(p), err
+}
+
+func parkedStatus(p crsql.Parked) mesh.ParkedStatus {
+	out := mesh.ParkedStatus{Changes: p.Changes, Bytes: p.Bytes, More: p.More, Tables: make([]mesh.ParkedTable, len(p.Tables))}
+	for i, t := range p.Tables {
+		out.Tables[i] = mesh.ParkedTable(t)
+	}
+	return out
 }
 
 func (s store) Replay(ctx context.Context) error {
@@ -109,6 +164,17 @@ func (s store) Replay(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+// A database refuses a new site id where peers would refuse its vector.
+var _ = [1]struct{}{}[crsql.MaxSites-syncproto.MaxVectorSites]
+
+func (s store) Renew(ctx context.Context, reason string) error {
+	err := s.patiently(ctx, func() error { return s.replica.Renew(ctx, reason) })
+	if errors.Is(err, crsql.ErrLimit) {
+		return &mesh.NoRenewalError{Err: err}
+	}
+	return err
 }
 
 func (s store) Commits() <-chan struct{} { return s.replica.Commits() }
@@ -122,12 +188,4 @@ func (s store) patiently(ctx context.Context, write func() error) error {
 		}
 		s.log.Warn("another program keeps the database locked; changes of other peers wait")
 	}
-}
-
-func tables(list []crsql.TableSchema) []syncproto.TableSchema {
-	out := make([]syncproto.TableSchema, len(list))
-	for i, t := range list {
-		out[i] = syncproto.TableSchema(t)
-	}
-	return out
 }

@@ -64,8 +64,14 @@ func printStatus(w io.Writer, s mesh.Status) error {
 			server += ": " + s.Server.Error
 		}
 	}
-	fmt.Fprintf(w, "site     %s (%s), version %d\npeer     %s\nserver   %s\nsynced   %t\napplied  %d changes, %d rows; %d known already, %d put aside\n",
-		s.Site, role, s.Version, s.Peer, printable(server), s.Synced, s.Applied.Changes, s.Applied.Rows, s.Applied.Redundant, s.Applied.Parked)
+	fmt.Fprintf(w, "site     %s (%s), version %d\npeer     %s\nserver   %s\nsynced   %t\napplied  %d changes, %d rows; %d known already, %d put aside now\n",
+		s.Site, role, s.Version, s.Peer, printable(server), s.Synced, s.Applied.Changes, s.Applied.Rows, s.Applied.Redundant, s.Parked.Changes)
+	for _, p := range s.Parked.Tables {
+		fmt.Fprintf(w, "aside    %d changes to %s: %s\n", p.Changes, printable(p.Table), printable(p.Reason))
+	}
+	if s.Parked.More > 0 {
+		fmt.Fprintf(w, "aside    and for %d more tables and reasons\n", s.Parked.More)
+	}
 	if ports := portsText(s.Ports); ports != "" {
 		fmt.Fprintf(w, "ports    %s\n", ports)
 	}
@@ -78,14 +84,70 @@ func printStatus(w io.Writer, s mesh.Status) error {
 		return err
 	}
 	fmt.Fprintln(w, "members")
-	t := newTable("peer", "name", "link", "role", "rtt", "in", "out", "to come", "to send", "lag", "")
-	for _, m := range s.Members {
-		t.add(m.Peer, printable(m.Name), string(m.State), m.Role, fmt.Sprintf("%.1f ms", m.RTT),
+	t := newTable("peer", "name", "link", "path", "role", "rtt", "in", "out", "to come", "to send", "lag", "")
+	linked, unlinked := linkedMembers(s.Members)
+	for _, m := range linked {
+		t.add(m.Peer, printable(m.Name), string(m.State), pathText(m.Path), m.Role, fmt.Sprintf("%.1f ms", m.RTT),
 			fmt.Sprintf("%s %s/s", bytesText(float64(m.BytesIn)), bytesText(m.RateIn)),
 			fmt.Sprintf("%s %s/s", bytesText(float64(m.BytesOut)), bytesText(m.RateOut)),
 			fmt.Sprint(m.Remaining), fmt.Sprint(m.Unsent), fmt.Sprintf("%d ms", m.LagMillis), printable(m.Error))
 	}
-	return t.print(w)
+	if err := t.print(w); err != nil {
+		return err
+	}
+	if unlinked > 0 {
+		if _, err := fmt.Fprintf(w, "and %d more, which are linked over others\n", unlinked); err != nil {
+			return err
+		}
+	}
+	return printDifferences(w, s.Members)
+}
+
+// pathText is our end of a link and the other one, by the kinds of ICE.
+func pathText(p *mesh.PathStatus) string {
+	if p == nil {
+		return ""
+	}
+	return p.Local + "/" + p.Remote
+}
+
+// printDifferences says how the tables of members differ from ours.
+func printDifferences(w io.Writer, members []mesh.MemberStatus) error {
+	for _, m := range members {
+		if len(m.SchemaDifference) == 0 {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "schema differs from that of %s %s\n", m.Peer, printable(m.Name)); err != nil {
+			return err
+		}
+		for _, d := range m.SchemaDifference {
+			if _, err := fmt.Fprintf(w, "         %s\n", printable(d)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// linkedMembers returns the members that there is a link to, or should be one, those with a link first, and how many others
+// there are.
+func linkedMembers(members []mesh.MemberStatus) (linked []mesh.MemberStatus, unlinked int) {
+	for _, m := range members {
+		if m.State != mesh.LinkUnlinked {
+			linked = append(linked, m)
+		}
+	}
+	slices.SortStableFunc(linked, func(a, b mesh.MemberStatus) int {
+		switch {
+		case a.Live == b.Live:
+			return 0
+		case a.Live:
+			return -1
+		default:
+			return 1
+		}
+	})
+	return linked, len(members) - len(linked)
 }
 
 // portsText names the ports that all links share; "" where there are none.

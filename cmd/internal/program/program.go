@@ -18,16 +18,24 @@ type Output struct{ Stdout, Stderr io.Writer }
 
 // LogFlags are the flags of a command that logs.
 type LogFlags struct {
-	LogFormat string `enum:"text,json" default:"text" help:"text or json."`
+	LogFormat string `restart:"" enum:"text,json" default:"text" help:"text or json."`
 	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error."`
 }
 
-// Logger returns the log that the flags ask for, on Stderr.
-func (f LogFlags) Logger(out Output) *slog.Logger {
+// Level returns the level that the flags ask for.
+func (f LogFlags) Level() slog.Level {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.LogLevel)); err != nil {
 		level = slog.LevelInfo // kong has checked the enum
 	}
+	return level
+}
+
+// Logger returns the log that the flags ask for, on Stderr.
+func (f LogFlags) Logger(out Output) *slog.Logger { return f.LoggerAt(out, f.Level()) }
+
+// LoggerAt is Logger with a level that may change.
+func (f LogFlags) LoggerAt(out Output, level slog.Leveler) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if f.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(out.Stderr, options))
@@ -35,10 +43,26 @@ func (f LogFlags) Logger(out Output) *slog.Logger {
 	return slog.New(slog.NewTextHandler(out.Stderr, options))
 }
 
+// Reparse parses the arguments of the program once more, into another cli: a file that they name may have changed. A Run may
+// take it.
+type Reparse func(cli any) (*kong.Context, error)
+
 // Run parses args into cli, a pointer to a struct of kong's, and runs the command that they name until it returns; its Run
 // may take a context.Context, which is ctx, and an Output. Each flag is an environment variable CRMESH_FLAG, too. Asking
 // for help is no error.
 func Run(ctx context.Context, cli any, name, description string, vars kong.Vars, args []string, out Output) error {
+	parse := func(cli any) (*kong.Context, error) { return parse(cli, name, description, vars, args, out) }
+	parsed, err := parse(cli)
+	if err != nil || parsed == nil {
+		return err
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	parsed.Bind(Reparse(parse))
+	return parsed.Run(out)
+}
+
+// parse returns nil when it was asked for help, and has given it.
+func parse(cli any, name, description string, vars kong.Vars, args []string, out Output) (*kong.Context, error) {
 	helped := false
 	parser, err := kong.New(cli,
 		kong.Name(name),
@@ -49,17 +73,16 @@ func Run(ctx context.Context, cli any, name, description string, vars kong.Vars,
 		vars,
 	)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	parsed, err := parser.Parse(args)
 	if helped {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return errors.New(err.Error() + "; see " + name + " --help")
+		return nil, errors.New(err.Error() + "; see " + name + " --help")
 	}
-	parsed.BindTo(ctx, (*context.Context)(nil))
-	return parsed.Run(out)
+	return parsed, nil
 }
 
 // PageURL is the address of a listener, for a browser; host stands for one that is on all interfaces.
