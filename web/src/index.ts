@@ -12,3 +12,4 @@ export {
 export type { ClientStatus, Member } from "./client/status.ts";
 export type { SqlValue } from "./client/values.ts";
 export { LinkError, type LinkFault } from "./signaling/link.ts";
+export type { AcceptSchema, Parked, ParkedTable } from "./worker/store.ts";

@@ -9,8 +9,8 @@ export const SentinelCID = "-1";
 export const SiteIDLen = 16;
 
 /**
- * The largest col_version, causal length, seq and db_version that a change may carry. It leaves room below 2^63 for
- * every later increment, and a number holds it exactly.
+ * The largest col_version, causal length, seq and db_version that a change may carry, and that is written locally. A
+ * number holds it exactly.
  */
 export const MaxVersion = Number.MAX_SAFE_INTEGER;
 

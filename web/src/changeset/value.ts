@@ -117,3 +117,19 @@ export function compareBytes(a: Uint8Array, b: Uint8Array): -1 | 0 | 1 {
 function sign<T extends number | bigint>(a: T, b: T): -1 | 0 | 1 {
   return a < b ? -1 : a > b ? 1 : 0;
 }
+
+/** Orders strings by their UTF-8 bytes, which is not the order of JavaScript: negative, 0 or positive. */
+export function compareText(a: string, b: string): number {
+  const n = Math.min(a.length, b.length);
+  for (let i = 0; i < n; i++) {
+    const x = a.charCodeAt(i);
+    const y = b.charCodeAt(i);
+    if (x !== y) return rank(x) - rank(y);
+  }
+  return a.length - b.length;
+}
+
+// Surrogates stand for what lies above all that one code unit holds.
+function rank(c: number): number {
+  return c >= 0xd800 && c <= 0xdfff ? c + 0x10000 : c;
+}

@@ -1,5 +1,7 @@
 // A growing byte buffer.
 
+import { MaxVersion } from "./change.ts";
+
 /** Collects bytes; the buffer doubles when it is full. */
 export class ByteWriter {
   #buf: Uint8Array<ArrayBuffer>;
@@ -35,6 +37,31 @@ export class ByteWriter {
     this.#reserve(8);
     this.#view.setFloat64(this.#length, v);
     this.#length += 8;
+  }
+
+  /** Appends the unsigned 64 bits of `n` as LEB128, in the fewest bytes. */
+  uvarint(n: number | bigint): void {
+    let rest = n;
+    if (typeof rest === "bigint") {
+      rest = BigInt.asUintN(64, rest);
+      for (; rest > MaxVersion; rest >>= 7n) this.byte(Number(rest & 0x7fn) | 0x80);
+      rest = Number(rest);
+    }
+    while (rest >= 0x80) {
+      this.byte((rest % 0x80) | 0x80);
+      rest = Math.floor(rest / 0x80);
+    }
+    this.byte(rest);
+  }
+
+  /** Forgets what was written; the buffer stays. */
+  clear(): void {
+    this.#length = 0;
+  }
+
+  /** What was written so far; valid until the next call. */
+  view(): Uint8Array {
+    return this.#buf.subarray(0, this.#length);
   }
 
   /** What was written. The caller owns it; the writer must not be used afterwards. */

@@ -1,10 +1,11 @@
 // The public API: a room's database in this browser.
 
 import { newPeerID } from "../signaling/id.ts";
-import { newRoom, parseLink, readLink, writeLink } from "../signaling/link.ts";
+import { isJoinToken, newRoom, parseLink, readLink, withToken, writeLink } from "../signaling/link.ts";
 import { nameFault } from "../signaling/messages.ts";
 import { webSocketURL } from "../signaling/url.ts";
 import type { ExecAnswer, QueryAnswer } from "../worker/protocol.ts";
+import type { AcceptSchema } from "../worker/store.ts";
 import { type Backend, GoneError } from "./backend.ts";
 import { Leader } from "./leader.ts";
 import type { ClientStatus } from "./status.ts";
@@ -32,8 +33,20 @@ export interface OpenOptions {
   readonly database?: string;
   /** Addresses of signaling servers, http(s) or ws(s), tried in turn. Default: that of the link, or else of the page. */
   readonly signal?: readonly string[];
+  /** For signaling servers that ask for a join token. Default: the one in the link. The links of the room bring it along. */
+  readonly joinToken?: string;
+  /**
+   * Makes links over TURN relays only (`iceTransportPolicy: "relay"`), so that members learn no address of this device. The
+   * signaling server has to name a TURN server, or no link comes about. All tabs of a database do as the first one was told.
+   */
+  readonly relayOnly?: boolean;
   /** What the other members see, at most 64 bytes. Default: "". */
   readonly name?: string;
+  /**
+   * What is taken of the schemas of other members: "additive", the default: tables and columns that are missing; "never":
+   * nothing, and what does not fit is put aside until `exec` has brought the tables up to date.
+   */
+  readonly acceptSchema?: AcceptSchema;
   /** Makes the Worker, where the bundler cannot find it by itself: an instance of `worker/worker.ts`. */
   readonly worker?: () => Worker;
 }
@@ -87,13 +100,21 @@ export async function createRoom(base: string = pageAddress()): Promise<RoomLink
  * client belongs to the caller, who closes it; a page that goes away closes it by itself.
  */
 export async function open(options: OpenOptions): Promise<Client> {
-  const { base, keys } = await parseLink(options.room);
+  const { base, token, keys } = await parseLink(options.room);
+  const joinToken = options.joinToken ?? token;
+  if (joinToken !== undefined && !isJoinToken(joinToken)) {
+    throw new Error(
+      "the join token has other characters than letters, digits, '-', '.', '_' and '~', or more than 256",
+    );
+  }
   const name = options.name ?? "";
   const fault = nameFault(name);
   if (fault) throw new Error(fault);
   const urls = (options.signal ?? [base || pageAddress()]).map(webSocketURL);
   const database = options.database ?? `room-${keys.room}`;
-  const from = base || pageAddress();
+  const from = withToken(base || pageAddress(), joinToken);
+  const accept = options.acceptSchema ?? "additive";
+  if (accept !== "additive" && accept !== "never") throw new Error('acceptSchema is "additive" or "never"');
   const links = { write: writeLink(keys, from), read: readLink(keys, from) };
   const client = new TabClient(links);
   const peer = newPeerID();
@@ -102,7 +123,18 @@ export async function open(options: OpenOptions): Promise<Client> {
     room: keys.room,
     writer: keys.writer !== undefined,
     lead: (events) =>
-      Leader.start({ database, keys, peer, name, urls, worker: (options.worker ?? newWorker)(), events }),
+      Leader.start({
+        database,
+        keys,
+        peer,
+        name,
+        urls,
+        joinToken,
+        relayOnly: options.relayOnly ?? false,
+        accept,
+        worker: (options.worker ?? newWorker)(),
+        events,
+      }),
     events: client.events,
   });
   await client.start(tab);

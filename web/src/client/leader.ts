@@ -3,8 +3,9 @@
 import { Mesh } from "../mesh/node.ts";
 import type { PeerID } from "../signaling/id.ts";
 import type { Keys } from "../signaling/link.ts";
-import type { Status } from "../syncproto/status.ts";
+import type { DriverStatus } from "../worker/driver.ts";
 import type { ExecAnswer, PageMethods, QueryAnswer, Started, WorkerMethods } from "../worker/protocol.ts";
+import type { AcceptSchema, Parked } from "../worker/store.ts";
 import type { Backend, BackendEvents } from "./backend.ts";
 import { portOf, Rpc } from "./rpc.ts";
 import { type ClientStatus, memberOf, Progress, syncedWith } from "./status.ts";
@@ -17,6 +18,8 @@ const noticeTime = 60_000;
 /** How long a Worker may take to close its database, in ms. Ending it earlier loses nothing that was acknowledged. */
 const stopTime = 3_000;
 
+const noneParked: Parked = { changes: 0, bytes: 0, tables: [], more: 0 };
+
 /** What a leader is made of. */
 export interface LeaderOptions {
   readonly database: string;
@@ -25,6 +28,9 @@ export interface LeaderOptions {
   readonly name: string;
   /** WebSocket addresses of signaling servers. */
   readonly urls: readonly string[];
+  readonly joinToken: string | undefined;
+  readonly relayOnly: boolean;
+  readonly accept: AcceptSchema;
   readonly worker: Worker;
   readonly events: BackendEvents;
 }
@@ -35,7 +41,7 @@ export class Leader implements Backend {
   readonly #worker: Rpc<PageMethods, WorkerMethods>;
   #started: Started | undefined;
   #mesh: Mesh | undefined;
-  #core: Status | undefined;
+  #core: DriverStatus | undefined;
   readonly #progress = new Progress();
   #problem: string | undefined;
   #notice: { readonly sentence: string; readonly until: number } | undefined;
@@ -56,6 +62,12 @@ export class Leader implements Backend {
       notice: ({ sentence }) => {
         this.#notice = { sentence, until: performance.now() + noticeTime };
         this.#changed();
+      },
+      renewed: ({ site, line }) => {
+        // biome-ignore lint/suspicious/noConsole: the one line in the log that a new site id is worth
+        if (line !== undefined) console.info(line);
+        if (this.#started) this.#started = { ...this.#started, site };
+        this.#mesh?.rename(site);
       },
       failed: ({ sentence }) => this.#fail(sentence),
     });
@@ -80,16 +92,18 @@ export class Leader implements Backend {
   }
 
   async #start(): Promise<void> {
-    const { database, keys, peer, name, urls } = this.#o;
-    this.#started = await this.#worker.call("start", { database, writer: keys.writer !== undefined });
+    const { database, keys, peer, name, urls, joinToken, relayOnly, accept } = this.#o;
+    this.#started = await this.#worker.call("start", { database, writer: keys.writer !== undefined, accept });
     this.#mesh = new Mesh({
       keys,
       site: this.#started.site,
       peer,
       name,
       urls,
+      joinToken,
+      relayOnly,
       core: {
-        open: (link, remote, proof) => this.#worker.note("open", { link, remote, proof }),
+        open: (link, own, remote, proof) => this.#worker.note("open", { link, own, remote, proof }),
         message: (link, bytes) => this.#worker.note("message", { link, bytes }, [bytes.buffer]),
         refuse: (link, code, sentence) => this.#worker.note("refuse", { link, code, sentence }),
         closed: (link) => this.#worker.note("closed", { link }),
@@ -125,6 +139,8 @@ export class Leader implements Backend {
         .sort((a, b) => (a.peer < b.peer ? -1 : 1)),
       synced: syncedWith(this.#core, members, signal.state),
       ...this.#progress.update(links),
+      parked: this.#core?.parked ?? noneParked,
+      renewals: this.#core?.renewals ?? 0,
       problem: this.#problem ?? this.#currentNotice(),
     };
   }

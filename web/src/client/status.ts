@@ -1,10 +1,11 @@
 // What a client tells of the room, its members and the state of things.
 
 import type { Stage } from "../mesh/conn.ts";
-import type { MemberLink } from "../mesh/node.ts";
+import type { MemberLink } from "../mesh/member.ts";
 import type { SignalState } from "../signaling/client.ts";
 import type { LinkStatus, Status } from "../syncproto/status.ts";
 import type { StorageKind } from "../worker/protocol.ts";
+import type { Parked } from "../worker/store.ts";
 
 /** How a link to a member stands. */
 export interface Member {
@@ -13,7 +14,8 @@ export interface Member {
   readonly name: string;
   /** It is always on. */
   readonly replica: boolean;
-  readonly state: "none" | "connecting" | "open" | "suspect" | "failed";
+  /** `unlinked`: no link is needed; in a large room, members are linked over others. */
+  readonly state: "unlinked" | "none" | "connecting" | "open" | "suspect" | "failed";
   /** The step that the link is in or failed at, in words. */
   readonly stage: string;
   /** Why there is no link, a sentence. */
@@ -33,6 +35,8 @@ export interface Member {
   readonly unsent: number;
   /** Its tables are the same as here. */
   readonly sameSchema: boolean;
+  /** How its tables differ from those here, a sentence each; empty where they do not, or it is a reader and does not tell. */
+  readonly schemaDifference: readonly string[];
 }
 
 /** Everything a client tells. A new object whenever something in it changed. */
@@ -49,19 +53,28 @@ export interface ClientStatus {
   readonly signal: { readonly state: SignalState; readonly error: string | undefined };
   /** The other members of the room, in order of their ids. */
   readonly members: readonly Member[];
-  /** There is somebody to sync with, or nobody at all in the room, and nothing is left to receive or to send. */
+  /** There is somebody to sync with, or nobody in the room to be linked with, and nothing is left to receive or to send. */
   readonly synced: boolean;
   /** Changes received in the transfer that is under way, or was last. */
   readonly received: number;
   /** About how many changes are still to come. */
   readonly remaining: number;
+  /** Changes of others that are put aside, because they do not fit the tables here. */
+  readonly parked: Parked;
+  /**
+   * New site ids that the database took since it was opened, because it had been put back to an older state or copied: what it
+   * held stays, and all of it reaches the others.
+   */
+  readonly renewals: number;
   /** What a person should know or do, a sentence. */
   readonly problem: string | undefined;
 }
 
-const stageWords: Record<Stage | "waiting", string> = {
+const stageWords: Record<MemberLink["stage"], string> = {
+  unlinked: "",
   waiting: "waiting for its turn",
   signaling: "waiting for the other side's answer",
+  relaying: "asking a TURN server for a relay",
   gathering: "looking for this device's addresses",
   checking: "looking for a way through the network",
   securing: "encrypting",
@@ -72,6 +85,8 @@ const stageWords: Record<Stage | "waiting", string> = {
 
 const failureSentences: Record<Stage, string> = {
   signaling: "the other side did not answer; its page may be asleep or closed; trying again",
+  relaying:
+    "links are to go over TURN relays only, and no TURN server gave one; its operator can find out why; trying again",
   gathering: "this browser found no network address to be reached at; trying again",
   checking:
     "no way through the network was found; a firewall or router is in between, and a TURN server would help; trying again",
@@ -112,9 +127,11 @@ export function memberOf(m: MemberLink, core: LinkStatus | undefined): Member {
         : "open"
       : failed || refused
         ? "failed"
-        : m.stage === "waiting"
-          ? "none"
-          : "connecting";
+        : m.stage === "unlinked"
+          ? "unlinked"
+          : m.stage === "waiting"
+            ? "none"
+            : "connecting";
   return {
     peer: m.peer,
     name: m.meta.name,
@@ -131,6 +148,7 @@ export function memberOf(m: MemberLink, core: LinkStatus | undefined): Member {
     remaining: core?.remaining ?? 0,
     unsent: core?.unsent ?? 0,
     sameSchema: core?.schema ?? false,
+    schemaDifference: core?.differences ?? [],
   };
 }
 
@@ -143,5 +161,5 @@ export function syncedWith(
   if (!core?.synced) return false;
   const open = new Set(members.map((m) => m.link));
   const live = core.links.some((l) => l.live && open.has(l.link));
-  return live || (members.length === 0 && signal === "joined");
+  return live || (members.every((m) => m.stage === "unlinked") && signal === "joined");
 }

@@ -5,7 +5,8 @@ import { PackedError, parsePacked } from "../changeset/pack.ts";
 import { compareBytes, KindNull } from "../changeset/value.ts";
 import { ChangeBinder } from "./changes.ts";
 import { logEntry } from "./log.ts";
-import { park } from "./parked.ts";
+import { park, type Quota } from "./parked.ts";
+import { VERSION_BOUND } from "./pinned.ts";
 import type { Catalog } from "./schema.ts";
 import { type Database, SqliteError, type Statement } from "./sqlite.ts";
 import { bindValue } from "./values.ts";
@@ -29,7 +30,8 @@ const INSERT = `INSERT INTO crsql_changes ("table", pk, cid, val, col_version, d
 
 /**
  * Merges a group that `origin` wrote at `version`, under local version `l`, and logs it there if it had an effect.
- * Needs an open transaction with no local write in it. Throws only for what makes the database unusable or is full.
+ * Needs an open transaction with no local write in it. Throws a ParkedError where no more may be parked, and otherwise only
+ * for what makes the database unusable or is full.
  */
 export function applyGroup(
   db: Database,
@@ -38,11 +40,15 @@ export function applyGroup(
   origin: SiteID,
   version: number,
   changes: readonly Change[],
+  quota: Quota,
 ): GroupOutcome {
   const before = rowsImpacted(db);
   const rejected = mergeChanges(db, catalog, l, changes);
   let parkedNew = 0;
-  for (const { change, reason } of rejected) if (park(db, l, change, reason)) parkedNew++;
+  for (const { change, reason } of rejected) {
+    quota.reserve(change, reason);
+    if (park(db, l, change, reason)) parkedNew++;
+  }
   const changed = rowsImpacted(db) - before;
   if (changed === 0 && parkedNew === 0) return { l: 0, changed, parked: rejected.length };
   logEntry(db, l, origin, version);
@@ -115,8 +121,14 @@ class Checker {
   /** Undefined for a change that may be merged. */
   reason(change: Change): string | undefined {
     const table = this.#catalog.byName.get(change.table);
-    if (table === undefined) return "unknown table";
-    if (change.cid !== SentinelCID && !table.cells.has(change.cid)) return "unknown column";
+    if (table === undefined) return "there is no such table here";
+    if (change.cid !== SentinelCID && !table.cells.has(change.cid)) {
+      return `the table has no column "${change.cid}"`;
+    }
+    if (change.cl > VERSION_BOUND || change.colVersion > VERSION_BOUND || change.colVersion < 0n) {
+      return "version out of range";
+    }
+    if (change.seq > VERSION_BOUND || change.seq < 0n) return "seq out of range";
     // The changes of a row come one after the other, and share its key.
     const same =
       this.#pk !== undefined && this.#table === change.table && compareBytes(this.#pk, change.pk) === 0;

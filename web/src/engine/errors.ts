@@ -1,5 +1,8 @@
 // Why a database cannot be had, or cannot go on.
 
+import { SqliteError } from "./statement.ts";
+import { SQLITE_FULL, SQLITE_IOERR } from "./wasm.ts";
+
 /** What went wrong with the storage. */
 export type StorageReason =
   /** Another tab or worker has the database open, or took it over. */
@@ -28,4 +31,24 @@ export class StorageError extends Error {
 /** A statement that exec or query does not take; the message says what to use instead. */
 export class StatementError extends Error {
   override readonly name = "StatementError";
+}
+
+/** The StorageError that an error of the engine's stands for; any other error as it is. */
+export function explain(error: unknown): unknown {
+  if (!(error instanceof SqliteError)) return error;
+  if (error.code === SQLITE_IOERR) return ioError(error);
+  if (error.code !== SQLITE_FULL) return error;
+  return new StorageError(
+    "full",
+    "there is no room left for this database; free some storage and try again",
+    {
+      cause: error,
+    },
+  );
+}
+
+/** The storage refused: `cause` says how. */
+export function ioError(cause: unknown): StorageError {
+  const detail = cause instanceof Error ? cause.message : String(cause);
+  return new StorageError("io", `the browser's storage failed (${detail}); reload the page`, { cause });
 }

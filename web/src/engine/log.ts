@@ -2,6 +2,7 @@
 
 import { fromHex, type SiteID, toHex } from "../changeset/change.ts";
 import type { Vector } from "../syncproto/vector.ts";
+import { parkedBytes } from "./parked.ts";
 import type { Catalog } from "./schema.ts";
 import type { Database, SqlValue } from "./sqlite.ts";
 
@@ -19,6 +20,17 @@ CREATE TABLE IF NOT EXISTS crmesh_parked (
   val, col_version INTEGER NOT NULL, site BLOB NOT NULL, cl INTEGER NOT NULL, seq INTEGER NOT NULL, reason TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS crmesh_parked_version ON crmesh_parked (local_version, seq);
 CREATE INDEX IF NOT EXISTS crmesh_parked_row ON crmesh_parked (tbl, pk, cid);
+CREATE TABLE IF NOT EXISTS crmesh_parked_count (tbl TEXT NOT NULL, reason TEXT NOT NULL, changes INTEGER NOT NULL,
+  bytes INTEGER NOT NULL, PRIMARY KEY (tbl, reason)) WITHOUT ROWID;
+INSERT INTO crmesh_parked_count SELECT tbl, reason, count(*), sum(${parkedBytes("")}) FROM crmesh_parked
+  WHERE NOT EXISTS (SELECT 1 FROM crmesh_parked_count) GROUP BY tbl, reason;
+CREATE TRIGGER IF NOT EXISTS crmesh_parked_in AFTER INSERT ON crmesh_parked BEGIN
+  INSERT INTO crmesh_parked_count VALUES (NEW.tbl, NEW.reason, 1, ${parkedBytes("NEW.")})
+    ON CONFLICT DO UPDATE SET changes = changes + 1, bytes = bytes + excluded.bytes; END;
+CREATE TRIGGER IF NOT EXISTS crmesh_parked_out AFTER DELETE ON crmesh_parked BEGIN
+  UPDATE crmesh_parked_count SET changes = changes - 1, bytes = bytes - ${parkedBytes("OLD.")}
+    WHERE tbl = OLD.tbl AND reason = OLD.reason;
+  DELETE FROM crmesh_parked_count WHERE tbl = OLD.tbl AND reason = OLD.reason AND changes <= 0; END;
 CREATE TABLE IF NOT EXISTS crmesh_done (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, changes INTEGER NOT NULL);
 `;
 
@@ -37,7 +49,15 @@ export function createLog(db: Database): void {
 }
 
 /** Numbers of crmesh_meta. */
-export type MetaKey = "format" | "high_water" | "own_high_water";
+export type MetaKey =
+  | "format"
+  | "high_water"
+  | "own_high_water"
+  /** The own version at the first open since a peer was met; none: one was met. */
+  | "unmet_own"
+  | "schema_generation"
+  /** The schema_version at which all that is put aside was tried last. */
+  | "schema_tried";
 
 export function getMeta(db: Database, key: MetaKey): number | undefined {
   const row = db.get("SELECT value FROM crmesh_meta WHERE key = ?", key);
@@ -48,6 +68,10 @@ export function setMeta(db: Database, key: MetaKey, value: number): void {
   db.run("INSERT OR REPLACE INTO crmesh_meta VALUES (?, ?)", key, BigInt(value));
 }
 
+export function clearMeta(db: Database, key: MetaKey): void {
+  db.run("DELETE FROM crmesh_meta WHERE key = ?", key);
+}
+
 /** The highest L of any entry: of a clock row or a parked row; 0 without any. */
 export function newestEntry(db: Database, catalog: Catalog): number {
   let newest = numberOf(db.get("SELECT max(local_version) FROM crmesh_parked"));
@@ -55,6 +79,15 @@ export function newestEntry(db: Database, catalog: Catalog): number {
     newest = Math.max(newest, numberOf(db.get(`SELECT max(l) FROM (${sql})`)));
   }
   return newest;
+}
+
+/** Names of the CRRs with rows above local version `l`. */
+export function tablesAbove(db: Database, catalog: Catalog, l: number): string[] {
+  const arms = catalog.overClocks((clock, table) => {
+    const i = catalog.tables.indexOf(table);
+    return `SELECT ${i} AS i WHERE EXISTS (SELECT 1 FROM ${clock} WHERE db_version > ?1)`;
+  });
+  return arms.flatMap((sql) => db.all(sql, BigInt(l))).map(([i]) => catalog.tables[Number(i)]?.name ?? "");
 }
 
 export function readVector(db: Database): Vector {

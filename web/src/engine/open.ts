@@ -6,7 +6,7 @@ import { existsInIndexedDB, openIndexedDB } from "./indexeddb.ts";
 import { canUseOPFS, openPool } from "./opfs.ts";
 import { Database, SqliteError } from "./sqlite.ts";
 import { SqliteStore } from "./store.ts";
-import { instantiate } from "./wasm.ts";
+import { instantiate, type SqliteWasm } from "./wasm.ts";
 
 /** Where a database is kept. */
 export type StorageKind = "opfs" | "indexeddb";
@@ -40,10 +40,10 @@ async function openOnOPFS(name: string): Promise<SqliteStore> {
   try {
     const module = await wasm;
     module.registerVFS(pool, false);
-    const db = new Database(module, FILE, pool.name);
     // Of the journal modes that survive a kill, PERSIST is the one whose file opens again without further steps: a
     // WAL file is refused, because cr-sqlite reads it while it is being opened, before any pragma.
-    return prepare(db, pool, ["locking_mode = exclusive", "journal_mode = persist", "synchronous = full"]);
+    const pragmas = ["locking_mode = exclusive", "journal_mode = persist", "synchronous = full"];
+    return new SqliteStore(() => openDatabase(module, pool.name, pragmas), pool);
   } catch (error) {
     await pool.close();
     throw explained(error);
@@ -56,24 +56,21 @@ async function openOnIndexedDB(name: string): Promise<SqliteStore> {
   try {
     const module = await wasm;
     module.registerVFS(file, false);
-    const db = new Database(module, FILE, file.name);
     // The file in memory is rolled back from a journal in memory, and kept after the commit.
-    return prepare(db, storage, ["locking_mode = exclusive", "journal_mode = memory", "synchronous = off"]);
+    const pragmas = ["locking_mode = exclusive", "journal_mode = memory", "synchronous = off"];
+    return new SqliteStore(() => openDatabase(module, file.name, pragmas), storage);
   } catch (error) {
     await storage.close();
     throw explained(error);
   }
 }
 
-function prepare(
-  db: Database,
-  storage: ConstructorParameters<typeof SqliteStore>[1],
-  pragmas: readonly string[],
-) {
+function openDatabase(module: SqliteWasm, vfs: string, pragmas: readonly string[]): Database {
+  const db = new Database(module, FILE, vfs);
   for (const pragma of [...pragmas, `cache_size = -${CACHE_KIB}`, "temp_store = memory"]) {
     db.script(`PRAGMA ${pragma}`);
   }
-  return new SqliteStore(db, storage);
+  return db;
 }
 
 function explained(error: unknown): unknown {

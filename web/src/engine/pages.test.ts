@@ -1,41 +1,7 @@
 import { expect, test } from "vitest";
 import { BLOCK, MAX_PAGED_BYTES, PagedFile } from "./pages.ts";
-import { Database } from "./sqlite.ts";
-import { SqliteStore, type Storage } from "./store.ts";
-import { exec, random, wasmBinary } from "./testing/memory.ts";
-import { instantiate } from "./wasm.ts";
-
-/** What a browser would keep, in memory: a copy of every block after each commit. */
-class Kept implements Storage {
-  readonly blocks: Uint8Array[] = [];
-  size = 0;
-  syncs = 0;
-  file = new PagedFile([], 0);
-
-  async sync(): Promise<void> {
-    const changes = this.file.takeChanges();
-    if (changes === undefined) return;
-    this.syncs++;
-    this.size = changes.size;
-    for (const [n, block] of changes.blocks) this.blocks[n] = block.slice();
-    this.blocks.length = Math.ceil(this.size / BLOCK);
-  }
-
-  async close(): Promise<void> {}
-
-  /** A store on what was kept, as after the end of the process. */
-  async open(): Promise<{ store: SqliteStore; db: Database }> {
-    this.file = new PagedFile(
-      this.blocks.map((block) => block.slice()),
-      this.size,
-    );
-    const wasm = await instantiate({ wasmBinary });
-    wasm.registerVFS(this.file, false);
-    const db = new Database(wasm, "x.db", this.file.name);
-    db.script("PRAGMA locking_mode = exclusive; PRAGMA journal_mode = memory; PRAGMA temp_store = memory");
-    return { store: new SqliteStore(db, this), db };
-  }
-}
+import { Kept } from "./testing/kept.ts";
+import { exec, random } from "./testing/memory.ts";
 
 test("every acknowledged commit is there after the process ended, and the file stays sound", async () => {
   const seed = 7;

@@ -1,31 +1,16 @@
 // The CRRs of a database: what they are, their hash, and their creation from a peer's schema.
 
-import type { TableSchema } from "../syncproto/message.ts";
+import { type Column, schemaText, type TableSchema } from "../changeset/schema.ts";
 import { type Database, quoteIdentifier } from "./sqlite.ts";
 import { identifierName, leadingTokens } from "./sqltext.ts";
 import { columnNumber } from "./values.ts";
 
 /** One CRR. */
-export interface Table {
-  readonly name: string;
-  /** Its CREATE TABLE statement, as sqlite_master has it. */
-  readonly sql: string;
-  readonly columns: readonly Column[];
+export interface Table extends TableSchema {
   /** Names of the key columns, in the order of the primary key. */
   readonly keys: readonly string[];
   /** Names of the other columns. */
   readonly cells: ReadonlySet<string>;
-}
-
-/** One column of a CRR; generated columns are not among them. */
-export interface Column {
-  readonly name: string;
-  readonly type: string;
-  readonly notNull: boolean;
-  /** The default's expression; undefined: none. */
-  readonly defaultValue: string | undefined;
-  /** Its place in the primary key, from 1; 0: not in it. */
-  readonly key: number;
 }
 
 /** A table that cannot be created as a CRR; the message says which and why. */
@@ -43,7 +28,8 @@ export function readTables(db: Database): Table[] {
   return rows.map(([name, sql]) => readTable(db, name as string, sql as string));
 }
 
-function readTable(db: Database, name: string, sql: string): Table {
+/** One CRR. */
+export function readTable(db: Database, name: string, sql: string): Table {
   const columns: Column[] = [];
   const info = db.prepare(
     'SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_info(?) ORDER BY cid',
@@ -68,18 +54,10 @@ function readTable(db: Database, name: string, sql: string): Table {
 }
 
 /** The schema hash of docs/PROTOCOL.md, 32 bytes; zeros where there is no CRR. */
-export async function schemaHash(tables: readonly Table[]): Promise<Uint8Array> {
+export async function schemaHash(tables: readonly TableSchema[]): Promise<Uint8Array> {
   if (tables.length === 0) return new Uint8Array(32);
-  let text = "";
-  for (const table of tables) {
-    text += `${table.name}\0`;
-    for (const c of table.columns) {
-      const type = c.type.replace(/[a-z]/g, (letter) => letter.toUpperCase());
-      text += `${c.name}\0${type}\0${c.notNull ? 1 : 0}\0${c.defaultValue ?? ""}\0${c.key}\0`;
-    }
-    text += "\n";
-  }
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)));
+  const text = new TextEncoder().encode(schemaText(tables));
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", text));
 }
 
 /**
@@ -124,6 +102,10 @@ function checkStatement(name: string, sql: string): void {
     throw new SchemaError(
       `table ${name} cannot be synced in a browser: its name may hold only letters, digits and _`,
     );
+  }
+  // In a DEFAULT or a CHECK such a function would run with our writes: crsql_internal_sync_bit(1) would end them all.
+  if (leadingTokens(sql, sql.length).some((word) => /^["`[]?crsql_/i.test(word))) {
+    throw new SchemaError(`the schema text of table ${name} uses a name that begins with crsql_`);
   }
 }
 

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { type Change, fromHex } from "../changeset/change.ts";
+import type { TableSchema } from "../changeset/schema.ts";
 import { integer, nullValue, textString } from "../changeset/value.ts";
 import type { ApplyGroup } from "../syncproto/ops.ts";
 import { DecideHold, DecideSend, DecideSkip, DecideStop, type Decision } from "../syncproto/ops.ts";
@@ -43,6 +44,13 @@ function group(version: number, ...changes: Change[]): ApplyGroup {
 
 async function apply(store: SqliteStore, ...groups: ApplyGroup[]) {
   return store.apply({ id: 1, groups, claims: new Map(), resume: new Map() });
+}
+
+const table = (name: string, sql: string) => ({ name, sql, columns: [] });
+
+/** Offers tables to a store, of a schema that is none of its own. */
+function take(store: SqliteStore, tables: readonly TableSchema[]): Promise<readonly string[]> {
+  return store.takeSchema({ link: 1, hash: new Uint8Array(32).fill(1), generation: 0, tables }, "additive");
 }
 
 async function withTable() {
@@ -110,7 +118,7 @@ describe("state", () => {
        SELECT crsql_as_crr('ä'); SELECT crsql_as_crr('a')`,
     );
     const text =
-      "a\0id\0\x001\0\x001\0\nä\0k\0TEXT\x001\0\x002\0j\0INTEGER\x001\0\x001\0v\0REAL\x000\x001 + 1\x000\0\n";
+      "a\0id\0\x001\0\x001\0\nä\0j\0INTEGER\x001\0\x001\0k\0TEXT\x001\0\x002\0v\0REAL\x000\x001 + 1\x000\0\n";
     const want = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)));
     expect((await store.heads()).schemaHash).toStrictEqual(want);
   });
@@ -297,8 +305,8 @@ describe("apply", () => {
     ]);
     const reasons = db.all("SELECT reason FROM crmesh_parked ORDER BY seq").map(([reason]) => reason);
     expect(reasons).toStrictEqual([
-      "unknown table",
-      "unknown column",
+      "there is no such table here",
+      'the table has no column "nope"',
       expect.stringContaining("bad key"),
       "bad key: NULL in it",
       expect.stringContaining("bad key"),
@@ -314,7 +322,7 @@ describe("apply", () => {
     expect(await b.store.heads()).toMatchObject({ own: 0, newest: 1 });
     await transfer(b.store, c.store);
     expect(c.db.all("SELECT * FROM t")).toStrictEqual([[1n, "one", 1]]);
-    await b.store.createTables(await a.store.schema());
+    await take(b.store, await a.store.schema());
     await b.store.replay();
     expect(b.db.all("SELECT * FROM t")).toStrictEqual([[1n, "one", 1]]);
     expect(b.db.all("SELECT count(*) FROM crmesh_parked")).toStrictEqual([[0n]]);
@@ -323,6 +331,19 @@ describe("apply", () => {
     expect(entries.map((e) => [e.l, e.origin, e.version])).toStrictEqual([[2, site, 1]]);
     await exec(b.store, "UPDATE t SET v = 'two'");
     expect(await b.store.heads()).toMatchObject({ own: 3, newest: 3 });
+  });
+
+  test("a table that syncs is not dropped, unless its sync was ended, or another takes its place", async () => {
+    const { store } = await withTable();
+    await exec(store, "INSERT INTO t VALUES (1, 1, 1)");
+    for (const sql of ["DROP TABLE t", "INSERT INTO t VALUES (2, 2, 2); ALTER TABLE t RENAME TO other"]) {
+      await expect(exec(store, sql)).rejects.toThrow('the table "t" syncs');
+    }
+    expect((await store.query("SELECT v FROM t", [])).rows.length).toBe(1);
+    await exec(store, "CREATE TABLE plain (a)");
+    await exec(store, "DROP TABLE plain");
+    await exec(store, "SELECT crsql_as_table('t'); DROP TABLE t");
+    expect(await store.schema()).toStrictEqual([]);
   });
 
   test("a local write gets a number above all that were given out, also when their rows are gone", async () => {
@@ -345,7 +366,7 @@ async function reopened(db: Database): Promise<{ store: SqliteStore; db: Databas
   const copy = await memoryDatabase();
   copy.script(SCHEMA);
   const none: Storage = { sync: async () => {}, close: async () => {} };
-  const store = new SqliteStore(copy, none);
+  const store = new SqliteStore(() => copy, none);
   for (const table of ["crmesh_log", "crmesh_meta"]) {
     copy.script(`DELETE FROM ${table}`);
     for (const row of db.all(`SELECT * FROM ${table}`)) {
@@ -353,17 +374,68 @@ async function reopened(db: Database): Promise<{ store: SqliteStore; db: Databas
     }
   }
   void store;
-  return { store: new SqliteStore(copy, none), db: copy };
+  return { store: new SqliteStore(() => copy, none), db: copy };
 }
 
-describe("createTables", () => {
+describe("versions at the bound", () => {
+  const MAX = BigInt(Number.MAX_SAFE_INTEGER);
+
+  test("a change beyond it is parked, and the one beside it goes on", async () => {
+    const { store, db } = await withTable();
+    const parts: Partial<Change>[] = [
+      { colVersion: MAX + 1n },
+      { colVersion: 2n ** 63n - 1n },
+      { colVersion: -1n },
+      { cl: MAX + 2n },
+      { seq: MAX + 1n },
+      { seq: -1n },
+    ];
+    const beyond = parts.map((part, i) => change({ pk: Uint8Array.of(1, 9, 10 + i), ...part }));
+    const outcome = await apply(store, group(7, ...beyond, change({ colVersion: MAX })));
+    expect(outcome).toMatchObject({ ls: [1], changed: [1], parked: [6] });
+    expect(db.all("SELECT id, v FROM t")).toStrictEqual([[5n, "x"]]);
+    expect(db.all("SELECT DISTINCT reason FROM crmesh_parked ORDER BY 1").flat()).toStrictEqual([
+      "seq out of range",
+      "version out of range",
+    ]);
+  });
+
+  test("a local write to a pinned cell fails whole, and to its row once it is made anew does not", async () => {
+    const { store, db } = await withTable();
+    await apply(store, group(7, change({ colVersion: MAX - 1n }), change({ cid: "w" })));
+    await exec(store, "UPDATE t SET v = 'the last one'");
+    const pinned =
+      'table "t", key (5): column "v" is pinned: its version is the highest that peers accept, 9007199254740991, ' +
+      "so that none of them would take this write; delete the row and insert it again";
+    for (const sql of [
+      "UPDATE t SET v = 1",
+      "INSERT INTO t VALUES (9, 9, 9); INSERT OR REPLACE INTO t VALUES (5, 1, 1)",
+    ]) {
+      await expect(store.exec(sql, sql, [])).rejects.toThrow(pinned);
+      expect(db.all("SELECT * FROM t")).toStrictEqual([[5n, "the last one", "x"]]);
+    }
+    await exec(store, "UPDATE t SET w = 'goes on'");
+    await exec(store, "DELETE FROM t");
+    await exec(store, "INSERT INTO t VALUES (5, 'free', 1)");
+    await exec(store, "UPDATE t SET v = 'again'");
+    expect(db.all("SELECT v, w FROM t")).toStrictEqual([["again", 1n]]);
+    expect(await store.heads()).toMatchObject({ own: 6, newest: 6 });
+  });
+
+  test("a row at the highest causal length stays", async () => {
+    const { store, db } = await withTable();
+    await apply(store, group(7, change({ cid: "-1", val: nullValue(), colVersion: MAX, cl: MAX })));
+    await expect(store.exec("r", "DELETE FROM t", [])).rejects.toThrow("key (5): the row is pinned");
+    expect(db.all("SELECT id FROM t")).toStrictEqual([[5n]]);
+    await exec(store, "UPDATE t SET v = 'goes on'");
+  });
+});
+
+describe("takeSchema", () => {
   test("creates what is missing as CRRs and leaves the rest", async () => {
     const { store } = await withTable();
     const sql = 'CREATE TABLE "größe" (k TEXT PRIMARY KEY NOT NULL, v)';
-    await store.createTables([
-      { name: "t", sql: "anything" },
-      { name: "größe", sql },
-    ]);
+    expect(await take(store, [table("t", "anything"), table("größe", sql)])).toStrictEqual([]);
     expect((await store.schema()).map((t) => t.name)).toStrictEqual(["größe", "t"]);
     await exec(store, "INSERT INTO \"größe\" VALUES ('a', 1)");
     expect((await store.heads()).own).toBe(1);
@@ -377,20 +449,24 @@ describe("createTables", () => {
     ["a view", "CREATE VIEW x (k) AS SELECT 1"],
     ["a table in another schema", "CREATE TABLE temp.x (k PRIMARY KEY NOT NULL)"],
     ["what cannot be a CRR", "CREATE TABLE x (k)"],
+    [
+      "a function of cr-sqlite",
+      "CREATE TABLE x (k PRIMARY KEY NOT NULL, v DEFAULT (crsql_internal_sync_bit(1)))",
+    ],
   ])("%s is refused whole", async (_, sql) => {
     const { store, db } = await withTable();
-    const good = { name: "good", sql: "CREATE TABLE good (k PRIMARY KEY NOT NULL)" };
-    await expect(store.createTables([good, { name: "x", sql }])).rejects.toThrow("table x");
-    expect((await store.schema()).map((t) => t.name)).toStrictEqual(["t"]);
-    expect(db.all("SELECT name FROM sqlite_master WHERE name IN ('good', 'x', 'y')")).toStrictEqual([]);
+    const good = table("good", "CREATE TABLE good (k PRIMARY KEY NOT NULL)");
+    expect(await take(store, [table("x", sql), good])).toStrictEqual([expect.stringContaining("table x")]);
+    expect((await store.schema()).map((t) => t.name)).toStrictEqual(["good", "t"]);
+    expect(db.all("SELECT name FROM sqlite_master WHERE name IN ('x', 'y')")).toStrictEqual([]);
     await exec(store, "INSERT INTO t VALUES (1, 1, 1)");
   });
 });
 
 test("a table name that stock cr-sqlite cannot track is refused in clear words", async () => {
   const { store } = await memoryStore();
-  const table = { name: "a b", sql: 'CREATE TABLE "a b" (k PRIMARY KEY NOT NULL)' };
-  await expect(store.createTables([table])).rejects.toThrow("only letters, digits and _");
+  const refused = await take(store, [table("a b", 'CREATE TABLE "a b" (k PRIMARY KEY NOT NULL)')]);
+  expect(refused).toStrictEqual([expect.stringContaining("only letters, digits and _")]);
 });
 
 test("operations wait for the one before to be durable, and a failed sync ends the store", async () => {
@@ -407,7 +483,8 @@ test("operations wait for the one before to be durable, and a failed sync ends t
     },
     close: async () => {},
   };
-  const store = new SqliteStore(await memoryDatabase(), storage);
+  const db = await memoryDatabase();
+  const store = new SqliteStore(() => db, storage);
   const first = store.exec("1", SCHEMA, []).then(() => events.push("first"));
   const second = store.query("SELECT 1", []).then(() => events.push("second"));
   while (events.length < 1) await Promise.resolve();

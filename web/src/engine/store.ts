@@ -1,14 +1,36 @@
 // The database of one peer: the crmesh log beside the synced tables, and what is done with them.
 
 import { type SiteID, toHex } from "../changeset/change.ts";
-import type { Value } from "../changeset/value.ts";
+import type { Place } from "../changeset/digest.ts";
+import { compareBytes, type Value } from "../changeset/value.ts";
+import type { DigestContent, DigestRequest } from "../syncproto/digest.ts";
 import type { TableSchema } from "../syncproto/message.ts";
-import type { ApplyRequest, ApplyResult, ReadRequest, ReadResult } from "../syncproto/ops.ts";
-import type { ExecResult, Heads, QueryResult, State, Store } from "../worker/store.ts";
+import type {
+  ApplyRequest,
+  ApplyResult,
+  Entry,
+  ReadRequest,
+  ReadResult,
+  SchemaRequest,
+} from "../syncproto/ops.ts";
+import { withVersion } from "../syncproto/vector.ts";
+import type {
+  AcceptSchema,
+  ExecResult,
+  Heads,
+  Parked,
+  QueryResult,
+  Renewal,
+  State,
+  Store,
+} from "../worker/store.ts";
 import { applyGroup } from "./apply.ts";
-import { StatementError, StorageError } from "./errors.ts";
+import { Digester, readRows } from "./digest.ts";
+import { checkDropped } from "./dropped.ts";
+import { explain, ioError, StatementError, StorageError } from "./errors.ts";
 import { doneBefore, MAX_REQUEST_ID, rememberDone, runQuery, runStatements } from "./exec.ts";
 import {
+  clearMeta,
   createLog,
   getMeta,
   newestEntry,
@@ -17,12 +39,16 @@ import {
   readVector,
   setMeta,
   storeResume,
+  tablesAbove,
 } from "./log.ts";
+import { MAX_PARKED, MAX_PARKED_BYTES, ParkedError, Quota, readParked } from "./parked.ts";
+import { checkPinned } from "./pinned.ts";
 import { readEntries } from "./read.ts";
+import { RenewalError, renewSite } from "./renew.ts";
 import { replayParked } from "./replay.ts";
-import { Catalog, createTables, readTables, schemaHash } from "./schema.ts";
-import { type Database, SqliteError } from "./sqlite.ts";
-import { SQLITE_FULL, SQLITE_IOERR } from "./wasm.ts";
+import { Catalog, readTables, SchemaError, schemaHash } from "./schema.ts";
+import type { Database } from "./sqlite.ts";
+import { takeTable } from "./take.ts";
 
 /** What keeps a database's bytes. Owned by the store that was given it. */
 export interface Storage {
@@ -33,47 +59,72 @@ export interface Storage {
 }
 
 /**
- * A Store on an open database, which it owns from now on, with what keeps its bytes. Operations run one after the
+ * A Store on a database, which it opens and owns, with what keeps its bytes. Operations run one after the
  * other, each to its end and durable before the next begins, so that nothing is ever read that could still be lost.
  */
 export class SqliteStore implements Store {
-  readonly #db: Database;
+  readonly #open: () => Database;
   readonly #storage: Storage;
-  readonly #site: SiteID;
+  #db: Database;
+  #site: SiteID;
+  #digester: Digester;
   #queue: Promise<unknown> = Promise.resolve();
   #closed = false;
   #failure: StorageError | undefined;
   /** The floor of the next local version, as stored. */
   #highWater: number;
   #own: number;
+  /** Own versions above it may be in use elsewhere, if this database was put back from a copy or is one. */
+  #opened: number;
+  /** A peer was met since the database was opened: it read entries, or brought some. */
+  #met = false;
   #catalog = new Catalog([]);
   #schemaVersion: bigint | undefined;
+  /** What may be parked. */
+  readonly #quota: { readonly changes: number; readonly bytes: number };
   #hash: { readonly of: Catalog; readonly value: Uint8Array } | undefined;
 
-  constructor(db: Database, storage: Storage) {
+  /** `open`: opens the database, again after a renewal. `quota`: what may be parked; for tests. */
+  constructor(
+    open: () => Database,
+    storage: Storage,
+    quota = { changes: MAX_PARKED, bytes: MAX_PARKED_BYTES },
+  ) {
+    this.#quota = quota;
+    this.#open = open;
+    const db = open();
     this.#db = db;
+    this.#digester = new Digester(db);
     this.#storage = storage;
     createLog(db);
-    this.#site = toHex(db.get("SELECT crsql_site_id()")?.[0] as Uint8Array);
+    this.#site = siteOf(db);
     this.#refreshCatalog();
     const newest = newestEntry(db, this.#catalog);
     this.#highWater = Math.max(getMeta(db, "high_water") ?? 0, newest);
     // A database without a log has nothing of others.
     this.#own = getMeta(db, "own_high_water") ?? newest;
+    // Where nobody was met since an earlier open, nobody could tell that the database had been put back before it.
+    this.#opened = Math.min(this.#own, getMeta(db, "unmet_own") ?? this.#own);
     db.transaction(() => {
       setMeta(db, "high_water", this.#highWater);
       setMeta(db, "own_high_water", this.#own);
+      setMeta(db, "unmet_own", this.#opened);
     });
   }
 
   state(): Promise<State> {
-    return this.#exclusive(async () => ({
-      ...(await this.#heads()),
-      site: this.#site,
-      vector: readVector(this.#db),
-      resume: readResume(this.#db),
-      tables: this.#tables(),
-    }));
+    return this.#exclusive(async () => {
+      const [heads, parked] = [await this.#heads(), readParked(this.#db)];
+      return {
+        ...heads,
+        site: this.#site,
+        vector: readVector(this.#db),
+        resume: readResume(this.#db),
+        tables: this.#tables(),
+        parked,
+        untried: parked.changes > 0 && getMeta(this.#db, "schema_tried") !== heads.schema,
+      };
+    });
   }
 
   heads(): Promise<Heads> {
@@ -82,6 +133,7 @@ export class SqliteStore implements Store {
 
   read(request: ReadRequest): Promise<ReadResult> {
     return this.#exclusive(() => {
+      this.#meet();
       const outcome = readEntries(this.#db, this.#catalog, this.#site, request);
       return { id: request.id, link: request.link, ...outcome, own: this.#own, newest: this.#newest() };
     });
@@ -92,10 +144,13 @@ export class SqliteStore implements Store {
       const ls: number[] = [];
       const changed: number[] = [];
       const parked: number[] = [];
-      this.#write(() => {
+      const rest = () => ({ id: request.id, own: this.#own, newest: this.#newest() });
+      this.#meet();
+      const apply = () => {
         let l = this.#nextVersion();
+        const quota = new Quota(this.#db, this.#quota.changes, this.#quota.bytes);
         for (const { origin, version, changes } of request.groups) {
-          const outcome = applyGroup(this.#db, this.#catalog, l, origin, version, changes);
+          const outcome = applyGroup(this.#db, this.#catalog, l, origin, version, changes, quota);
           if (outcome.l !== 0) l++;
           ls.push(outcome.l);
           changed.push(outcome.changed);
@@ -103,33 +158,64 @@ export class SqliteStore implements Store {
         }
         raiseVector(this.#db, request.claims);
         storeResume(this.#db, request.resume);
-      });
-      return {
-        id: request.id,
-        ls,
-        changed,
-        parked: parked.some((n) => n > 0) ? parked : undefined,
-        own: this.#own,
-        newest: this.#newest(),
       };
+      try {
+        this.#write(apply);
+      } catch (error) {
+        if (!(error instanceof ParkedError)) throw error;
+        const refused = { group: ls.length, reason: error.message };
+        return { ls: [], changed: [], parked: undefined, refused, ...rest() };
+      }
+      return { ls, changed, parked: parked.some((n) => n > 0) ? parked : undefined, ...rest() };
     });
+  }
+
+  digest(request: DigestRequest): Promise<DigestContent> {
+    return this.#exclusive(() => {
+      const vector = withVersion(readVector(this.#db), this.#site, this.#own);
+      return this.#digester.answer(this.#catalog, vector, request);
+    });
+  }
+
+  rows(table: string, places: readonly Place[], maxBytes: number): Promise<Entry[]> {
+    return this.#exclusive(() => readRows(this.#db, this.#catalog, this.#site, table, places, maxBytes));
   }
 
   schema(): Promise<TableSchema[]> {
     return this.#exclusive(() => this.#tables());
   }
 
-  createTables(tables: readonly TableSchema[]): Promise<void> {
-    return this.#exclusive(() => {
-      this.#write(() => {
-        createTables(this.#db, tables);
-      });
+  takeSchema(r: SchemaRequest, accept: AcceptSchema): Promise<string[]> {
+    return this.#exclusive(async () => {
+      const refused: string[] = [];
+      const differs = compareBytes((await this.#heads()).schemaHash, r.hash) !== 0;
+      // One at a time: a table that this engine refuses costs no other.
+      for (const table of differs && accept === "additive" ? r.tables : []) {
+        try {
+          this.#write(() => takeTable(this.#db, this.#catalog, table));
+        } catch (error) {
+          if (!(error instanceof SchemaError)) throw error;
+          refused.push(error.message);
+        }
+      }
+      const { schemaHash, generation } = await this.#heads();
+      if (r.generation > generation && compareBytes(schemaHash, r.hash) === 0) {
+        this.#db.transaction(() => setMeta(this.#db, "schema_generation", r.generation));
+      }
+      return refused;
     });
+  }
+
+  parked(): Promise<Parked> {
+    return this.#exclusive(() => readParked(this.#db));
   }
 
   replay(): Promise<void> {
     return this.#exclusive(() => {
-      this.#write(() => replayParked(this.#db, this.#catalog, this.#site, this.#nextVersion()));
+      this.#write(() => {
+        replayParked(this.#db, this.#catalog, this.#site, this.#nextVersion());
+        setMeta(this.#db, "schema_tried", Number(this.#schemaVersion));
+      });
     });
   }
 
@@ -142,18 +228,43 @@ export class SqliteStore implements Store {
       if (done !== undefined) return { changes: done, tables: [] };
       const floor = this.#highWater;
       let changes = 0;
+      const before = this.#catalog.tables;
       this.#write(() => {
         // The engine may have forgotten numbers that others have seen; a local write takes none at or below the floor.
         if (this.#engineVersion() < floor) this.#db.get("SELECT crsql_next_db_version(?)", BigInt(floor + 1));
         changes = runStatements(this.#db, sql, args);
         rememberDone(this.#db, id, changes);
+        this.#refreshCatalog();
+        checkDropped(this.#db, before, this.#catalog);
+        checkPinned(this.#db, this.#catalog, floor);
       }, "local");
-      return { changes, tables: this.#tablesAt(floor) };
+      return { changes, tables: tablesAbove(this.#db, this.#catalog, floor) };
     });
   }
 
   query(sql: string, args: readonly Value[]): Promise<QueryResult> {
     return this.#exclusive(() => runQuery(this.#db, sql, args));
+  }
+
+  renew(): Promise<Renewal> {
+    return this.#exclusive(async () => {
+      const started = performance.now();
+      const old = this.#site;
+      const certain = Math.min(this.#own, this.#opened);
+      const high = Math.max(this.#highWater, this.#newest());
+      try {
+        const done = this.#db.transaction(() =>
+          renewSite(this.#db, this.#catalog, { site: old, high, own: this.#own, certain }),
+        );
+        await this.#sync();
+        this.#reopen();
+        [this.#highWater, this.#own, this.#opened] = [done.high, done.own, done.own];
+        return { ...done, old, millis: performance.now() - started };
+      } catch (error) {
+        if (!(error instanceof RenewalError)) throw error;
+        return { refused: error.message };
+      }
+    });
   }
 
   async close(): Promise<void> {
@@ -176,7 +287,7 @@ export class SqliteStore implements Store {
         this.#refreshCatalog();
         return await operation();
       } catch (error) {
-        throw this.#explain(error);
+        throw explain(error);
       } finally {
         await this.#sync();
       }
@@ -193,6 +304,23 @@ export class SqliteStore implements Store {
       this.#failure = error instanceof StorageError ? error : ioError(error);
       throw this.#failure;
     }
+  }
+
+  /** Connects anew, for what the engine remembers of a database since it was opened. */
+  #reopen(): void {
+    this.#db.close();
+    this.#db = this.#open();
+    this.#digester = new Digester(this.#db);
+    this.#site = siteOf(this.#db);
+    this.#schemaVersion = undefined;
+    this.#refreshCatalog();
+  }
+
+  /** Remembers that a peer was met. */
+  #meet(): void {
+    if (this.#met) return;
+    this.#db.transaction(() => clearMeta(this.#db, "unmet_own"));
+    this.#met = true;
   }
 
   /** Runs a write transaction, and raises the high-water mark in it; of a local write the own one too. */
@@ -237,24 +365,17 @@ export class SqliteStore implements Store {
       const catalog = this.#catalog;
       this.#hash = { of: catalog, value: await schemaHash(catalog.tables) };
     }
-    return { own: this.#own, newest: this.#newest(), schemaHash: this.#hash.value };
+    return {
+      own: this.#own,
+      newest: this.#newest(),
+      schemaHash: this.#hash.value,
+      generation: getMeta(this.#db, "schema_generation") ?? 0,
+      schema: Number(this.#schemaVersion),
+    };
   }
 
   #tables(): TableSchema[] {
-    return this.#catalog.tables.map(({ name, sql }) => ({ name, sql }));
-  }
-
-  /** Names of the CRRs with rows above local version `l`. */
-  #tablesAt(l: number): string[] {
-    const names: string[] = [];
-    const arms = this.#catalog.overClocks((clock, table) => {
-      const i = this.#catalog.tables.indexOf(table);
-      return `SELECT ${i} AS i WHERE EXISTS (SELECT 1 FROM ${clock} WHERE db_version > ?1)`;
-    });
-    for (const sql of arms) {
-      for (const [i] of this.#db.all(sql, BigInt(l))) names.push(this.#catalog.tables[Number(i)]?.name ?? "");
-    }
-    return names;
+    return this.#catalog.tables.map(({ name, sql, columns }) => ({ name, sql, columns }));
   }
 
   /** Reads the CRRs again if the schema is another than it was. */
@@ -264,24 +385,8 @@ export class SqliteStore implements Store {
     this.#catalog = new Catalog(readTables(this.#db));
     this.#schemaVersion = version;
   }
-
-  #explain(error: unknown): unknown {
-    if (!(error instanceof SqliteError)) return error;
-    if (error.code === SQLITE_FULL) {
-      return new StorageError(
-        "full",
-        "there is no room left for this database; free some storage and try again",
-        {
-          cause: error,
-        },
-      );
-    }
-    if (error.code === SQLITE_IOERR) return ioError(error);
-    return error;
-  }
 }
 
-function ioError(cause: unknown): StorageError {
-  const detail = cause instanceof Error ? cause.message : String(cause);
-  return new StorageError("io", `the browser's storage failed (${detail}); reload the page`, { cause });
+function siteOf(db: Database): SiteID {
+  return toHex(db.get("SELECT crsql_site_id()")?.[0] as Uint8Array);
 }

@@ -1,5 +1,14 @@
 import { expect, test } from "vitest";
-import { FrameLast, FramePart, FramePing, FramePong, MaxFrame, pingFrame } from "../syncproto/frame.ts";
+import {
+  FrameLast,
+  FramePart,
+  FramePing,
+  FramePong,
+  MaxFrame,
+  MaxFrameAccepted,
+  pingFrame,
+} from "../syncproto/frame.ts";
+import { MaxMessage, MinMaxMessage } from "../syncproto/message.ts";
 import { Channel, type DataChannel } from "./channel.ts";
 import { defaultTiming } from "./timing.ts";
 
@@ -104,8 +113,8 @@ test("after waking up, silence is noticed soon", () => {
   channel.probe(1100);
   expect(kinds(dc)).toEqual([FramePing]);
   expect(channel.beat(1250)).toBe("good");
-  for (let now = 1500; now <= 3000; now += 250) channel.beat(now);
-  expect(channel.beat(3250)).toBe("suspect");
+  for (let now = 1500; now <= 1750; now += 250) expect(channel.beat(now)).toBe("good");
+  expect(channel.beat(2000)).toBe("suspect");
 });
 
 test("the round trip is that of the answered ping", () => {
@@ -127,4 +136,31 @@ test("what is queued goes out before a flushed close, and closing is told once",
   channel.close();
   await Promise.resolve();
   expect(log).toEqual(["closed"]);
+});
+
+test("who asks without end and takes nothing gets no answer, and holds no memory", () => {
+  const { dc, log, channel } = setUp();
+  channel.send(new Uint8Array(1_000_000));
+  for (let i = 0; i < 50_000; i++) dc.receive(pingFrame(BigInt(i)).buffer);
+  expect(dc.bufferedAmount).toBeLessThan(400_000);
+  while (dc.bufferedAmount > 0) dc.drain();
+  dc.receive(pingFrame(7n).buffer);
+  expect(kinds(dc).at(-1)).toBe(FramePong);
+  expect(log).toEqual([]);
+});
+
+test("messages for one that takes none are bounded", async () => {
+  const { dc, log, channel } = setUp();
+  const large = new Uint8Array(MaxMessage);
+  for (let i = 0; i < 3; i++) channel.send(large);
+  await Promise.resolve();
+  expect(dc.readyState).toBe("closed");
+  expect(log).toEqual(["closed"]);
+});
+
+test("a message that never ends is refused at 1 MiB before a hello", () => {
+  const { dc, log } = setUp();
+  const part = new Uint8Array(MaxFrameAccepted).buffer;
+  for (let i = 0; i < MinMaxMessage / MaxFrameAccepted + 1; i++) dc.receive(part);
+  expect(log).toEqual(["fault a message is longer than this peer accepts"]);
 });

@@ -16,6 +16,8 @@ import type { Timing } from "./timing.ts";
 /** Bytes that the browser may hold before frames wait for it, and the level at which they go on. */
 const highWater = 256 * 1024;
 const lowWater = 64 * 1024;
+/** Bytes in the browser from which on pings are not answered: the other side may ask without end and take nothing. */
+const maxControlBuffered = highWater + 64 * 1024;
 /** Bytes of messages that may wait for the browser. The core's window keeps far below it. */
 const maxQueued = 2 * MaxMessage;
 
@@ -100,6 +102,11 @@ export class Channel {
     return { bytesIn: this.#bytesIn, bytesOut: this.#bytesOut, rtt: this.#rtt };
   }
 
+  /** Messages that wait to be sent. */
+  get waiting(): number {
+    return this.#queue.length;
+  }
+
   /** Queues a message, which must not be changed afterwards. Returns at once; on a channel that is not open it is dropped. */
   send(message: Uint8Array): void {
     if (!this.isOpen) return;
@@ -147,14 +154,19 @@ export class Channel {
     return this.#silence >= dead ? "dead" : this.#silence >= suspect ? "suspect" : "good";
   }
 
+  /** For how long nothing was heard, as far as this page was awake, in ms. */
+  get silence(): number {
+    return this.#silence;
+  }
+
   /** Whether anything was heard since the last ping. */
   get heard(): boolean {
     return !this.#pinged;
   }
 
-  /** The page woke up or the network changed: pings at once. Without an answer the channel is suspect in `timing.ping`. */
+  /** The page woke up or the network changed: pings at once. Without an answer the channel is suspect in `timing.probe`. */
   probe(now: number): void {
-    this.#silence = Math.max(this.#silence, this.#timing.suspect - this.#timing.ping);
+    this.#silence = Math.max(this.#silence, this.#timing.suspect - this.#timing.probe);
     this.#ping(now);
   }
 
@@ -178,7 +190,8 @@ export class Channel {
           this.#events.message(frame.message);
           break;
         case FramePing:
-          if (this.isOpen) this.#write(pongFrame(frame.token));
+          if (this.isOpen && this.#dc.bufferedAmount < maxControlBuffered)
+            this.#write(pongFrame(frame.token));
           break;
         case FramePong:
           if (frame.token === this.#token) this.#rtt = performance.now() - this.#pingedAt;

@@ -1,8 +1,7 @@
 // One attempt at a link: an RTCPeerConnection with its one data channel.
 
-import { toHex } from "../changeset/change.ts";
-import type { Candidate } from "../signaling/description.ts";
-import type { ICEServer } from "../signaling/messages.ts";
+import { type SiteID, toHex } from "../changeset/change.ts";
+import type { Candidate, Description } from "../signaling/description.ts";
 import { type End, fingerprint } from "../signaling/proof.ts";
 import type { ProtocolError } from "../syncproto/errors.ts";
 import { Channel } from "./channel.ts";
@@ -11,10 +10,13 @@ import type { Timing } from "./timing.ts";
 const channelLabel = "crmesh";
 const channelProtocol = "crmesh.sync.1";
 const nonceLen = 32;
+/** What is remembered of a connection so that it can be sent again. */
+const maxRepeated = 64;
 
 /** How far a connection is: which step is under way, or the link is open. */
 export type Stage =
   | "signaling" // waits for the answer
+  | "relaying" // waits for a relay, as only relays are to be used
   | "gathering" // looks for addresses of its own
   | "checking" // tries pairs of addresses
   | "securing" // DTLS
@@ -58,6 +60,8 @@ export function liveConnections(): number {
  */
 export class Conn {
   readonly session: number;
+  /** This side's site, as the other one is told of it. */
+  readonly ownSite: SiteID;
   readonly nonce = crypto.getRandomValues(new Uint8Array(nonceLen));
   readonly pc: RTCPeerConnection;
   readonly channel: Channel;
@@ -65,25 +69,35 @@ export class Conn {
   readonly since: number;
   /** When an ICE restart was begun, ms; 0: none is under way. */
   restartedAt = 0;
+  /** When it was last looked at because the network may have changed, ms; 0: never. */
+  probedAt = 0;
   /** An offer of this side is unanswered. */
   offering = false;
+  /** The last description of this side, and its candidates: what may have to be sent again. */
+  readonly sent: Description[] = [];
+  /** The other side's last offer. */
+  lastOffer: string | undefined;
   #remote: RemoteEnd | undefined;
   #opened = false;
   #closed = false;
   #lastStage: Stage = "signaling";
+  #relayed: boolean; // there is a relay, or none is needed
   readonly #events: ConnEvents;
 
   constructor(
     session: number,
-    iceServers: readonly ICEServer[],
+    ownSite: SiteID,
+    configuration: RTCConfiguration,
     events: ConnEvents,
     timing: Timing,
     now: number,
   ) {
     this.session = session;
+    this.ownSite = ownSite;
     this.since = now;
     this.#events = events;
-    this.pc = new RTCPeerConnection({ iceServers: [...iceServers] });
+    this.#relayed = configuration.iceTransportPolicy !== "relay";
+    this.pc = new RTCPeerConnection(configuration);
     live++;
     const dc = this.pc.createDataChannel(channelLabel, {
       negotiated: true,
@@ -104,7 +118,11 @@ export class Conn {
       },
       timing,
     );
-    this.pc.onicecandidate = (event) => events.candidate(candidateOf(event.candidate));
+    this.pc.onicecandidate = ({ candidate }) => {
+      if (candidate?.candidate) this.#relayed = true; // where only relays are used it is one
+      if (candidate || this.#relayed) events.candidate(candidateOf(candidate));
+      else this.close(); // no server gave one
+    };
     this.pc.oniceconnectionstatechange = () => {
       const state = this.pc.iceConnectionState;
       if (state === "failed" || state === "disconnected") events.lost();
@@ -138,6 +156,7 @@ export class Conn {
 
   #stage(): Stage {
     if (this.channel.isOpen) return "open";
+    if (!this.#relayed) return "relaying";
     if (!this.#remote) return this.pc.iceGatheringState === "gathering" ? "gathering" : "signaling";
     const ice = this.pc.iceConnectionState;
     if (ice !== "connected" && ice !== "completed") return "checking";
@@ -161,6 +180,31 @@ export class Conn {
       toHex(this.#remote.nonce) === toHex(nonce) &&
       toHex(this.#remote.fingerprint) === toHex(end.fingerprint)
     );
+  }
+
+  /** Sets what the next ICE restart looks for addresses with: credentials of before may be over. */
+  configure(configuration: RTCConfiguration): void {
+    this.pc.setConfiguration(configuration);
+  }
+
+  /** Keeps what was sent as long as it may have to be sent again. */
+  remember(d: Description): void {
+    if (d.kind !== "candidate") this.sent.length = 0;
+    if (this.sent.length < maxRepeated) this.sent.push(d);
+  }
+
+  /** The channel is not open yet, or its path is being replaced. */
+  get unfinished(): boolean {
+    return !this.#opened || this.offering || this.restartedAt > 0;
+  }
+
+  /** Takes an address of the other side; null: there are no more. */
+  async addCandidate(c: Candidate | null): Promise<void> {
+    try {
+      await this.pc.addIceCandidate(c ?? undefined);
+    } catch {
+      // An address that this browser cannot use is none: others follow.
+    }
   }
 
   /** Ends it at once, and reports that. */

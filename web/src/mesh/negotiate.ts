@@ -1,9 +1,9 @@
 // How two members come to a link and keep it: docs/SIGNALING.md, "Who offers" and "Attempts and restarts".
 
+import { fromHex, type SiteID } from "../changeset/change.ts";
 import type { Candidate, Description } from "../signaling/description.ts";
 import { comparePeers, type PeerID } from "../signaling/id.ts";
 import { MaxSession } from "../signaling/limits.ts";
-import type { ICEServer } from "../signaling/messages.ts";
 import type { ProtocolError } from "../syncproto/errors.ts";
 import type { Health } from "./channel.ts";
 import { Conn, type Stage } from "./conn.ts";
@@ -18,14 +18,25 @@ const maxWaiting = 256;
 export interface NegotiateOptions {
   readonly own: PeerID;
   readonly peer: PeerID;
-  /** This side's site, 16 bytes. */
-  readonly site: Uint8Array<ArrayBuffer>;
+  /** This side's site now, see `renamed`. */
+  site(): SiteID;
   readonly timing: Timing;
-  iceServers(): readonly ICEServer[];
-  /** Passes a description on, in order; false if that is not possible now. */
-  send(d: Description): boolean;
+  /** What addresses are looked for with now: ICE servers, and whether relays only. */
+  configuration(): RTCConfiguration;
+  /** Passes a description on, in order. What cannot be passed on now is lost; `repeat` is called when it may be again. */
+  send(d: Description): void;
+  /** Whether a description would be passed on. */
+  reachable(): boolean;
   readonly events: NegotiateEvents;
   readonly random?: () => number;
+  /** The numbers of an earlier negotiation with the same peer, so that an old offer stays an old one. */
+  readonly sessions?: Sessions | undefined;
+}
+
+/** The highest session numbers: seen or used, and offered by the other side. */
+export interface Sessions {
+  readonly highest: number;
+  readonly offered: number;
 }
 
 /** What a negotiation reports, never from within a call into it. */
@@ -45,10 +56,14 @@ export class Negotiation {
   readonly #o: NegotiateOptions;
   readonly #impolite: boolean;
   #conn: Conn | undefined;
+  #former: Conn | undefined; // the one of before the last `renamed`
   #highest = 0; // session number seen or used
   #highestOffered = 0; // by the other side
+  #ended = 0; // the latest session that is over
+  #hurriedAfter = 0; // the latest session that was over and offered again
   #kept: { session: number; candidates: (Candidate | null)[] } = { session: 0, candidates: [] };
   #dueAt = Number.POSITIVE_INFINITY; // when to offer (impolite) or to want (polite), ms
+  #patientUntil = 0; // the link was closed on purpose: not before then, ms
   #failures = 0;
   #health: Health = "good";
   #failedAt: Stage | undefined;
@@ -59,10 +74,16 @@ export class Negotiation {
   constructor(options: NegotiateOptions) {
     this.#o = options;
     this.#impolite = comparePeers(options.own, options.peer) > 0;
+    this.#highest = options.sessions?.highest ?? 0;
+    this.#highestOffered = options.sessions?.offered ?? 0;
   }
 
   get conn(): Conn | undefined {
     return this.#conn;
+  }
+
+  get sessions(): Sessions {
+    return { highest: this.#highest, offered: this.#highestOffered };
   }
 
   /** How the open channel is doing. */
@@ -75,9 +96,9 @@ export class Negotiation {
     return this.#failedAt;
   }
 
-  /** Starts: the greater id offers at once, the other waits. */
-  start(): void {
-    this.#dueAt = performance.now() + (this.#impolite ? 0 : this.#o.timing.want);
+  /** Starts: the greater id offers at once; the other waits, or asks at once if `hurried`: the other side does not know of it. */
+  start(hurried = false): void {
+    this.#dueAt = performance.now() + (this.#impolite || hurried ? 0 : this.#o.timing.want);
     this.beat();
   }
 
@@ -105,18 +126,66 @@ export class Negotiation {
     }
   }
 
-  /** The page woke up, the network changed, or the signaling server is back: looks at once whether the link lives. */
-  wake(): void {
+  /**
+   * The page woke up, the network changed (`moved`), or the signaling server is back: looks at once whether the link lives,
+   * and begins what waits for its time.
+   */
+  wake(moved: boolean): void {
     const now = performance.now();
-    if (this.#conn?.opened) this.#conn.channel.probe(now);
-    else if (!this.#conn && this.#failures > 0) this.#dueAt = Math.min(this.#dueAt, now);
+    const conn = this.#conn;
+    if (moved) this.#failures = 0;
+    if (conn?.opened) {
+      conn.probedAt = now;
+      conn.channel.probe(now);
+    } else if (!conn) {
+      this.#hurry(now);
+    } else if (moved && conn.remote && !conn.offering) {
+      this.#restart(conn); // what was announced may be gone, and what is new is not announced
+    } else if (moved) {
+      this.#forget(conn, now);
+    }
   }
 
-  /** Sends what is queued and closes the link; tries again only after `timing.refused`. */
+  /** There is a new way to the other side, and what was sent before may be lost: sends again what an attempt needs. */
+  repeat(): void {
+    const conn = this.#conn;
+    if (conn) this.#sendAgain(conn);
+    else if (this.#failures > 0 || !this.#impolite) this.#hurry(performance.now());
+  }
+
+  #hurry(now: number): void {
+    this.#dueAt = Math.min(this.#dueAt, Math.max(now, this.#patientUntil));
+  }
+
+  #sendAgain(conn: Conn): void {
+    if (conn.unfinished) for (const d of conn.sent) this.#o.send(d);
+  }
+
+  /** Sends what is queued and closes the link; tries again only after `timing.refused`, or at once if this side was renamed. */
   async refuse(conn: Conn): Promise<void> {
     await conn.channel.flushAndClose();
-    if (conn === this.#conn) this.#forget(conn, performance.now() + this.#o.timing.refused);
+    if (conn === this.#conn) {
+      if (conn === this.#former) this.#forget(conn, 0);
+      else this.#leave(conn);
+    }
     conn.close();
+  }
+
+  /** This side goes on under a new name: what there is under the old one ends, and is begun anew at once. */
+  renamed(): void {
+    const conn = this.#conn;
+    this.#former = conn;
+    this.#failures = 0;
+    this.#patientUntil = 0;
+    if (conn?.opened) {
+      void this.refuse(conn);
+      return;
+    }
+    if (conn) {
+      this.#o.send({ kind: "bye", session: conn.session });
+      this.#forget(conn, 0);
+    }
+    this.#dueAt = 0;
   }
 
   /** Ends it for good. */
@@ -159,26 +228,45 @@ export class Negotiation {
         this.#takeWant(d.session);
         break;
       case "bye":
-        if (this.#conn?.session === d.session) {
-          this.#forget(this.#conn, performance.now() + this.#o.timing.refused);
-        }
+        if (this.#conn?.session !== d.session) break;
+        if (this.#conn.opened) this.#leave(this.#conn);
+        else this.#forget(this.#conn, performance.now() + this.#o.timing.want); // not wanted there; it may be here
     }
   }
 
   async #takeOffer(d: Description & { kind: "offer" | "answer" }): Promise<void> {
     let conn = this.#conn;
     if (conn?.remote && conn.session === d.session) {
+      if (conn.lastOffer === d.sdp) {
+        this.#sendAgain(conn); // what answered it may be lost, too
+        return;
+      }
       // An ICE restart. When two cross, the polite side's own is rolled back by setRemoteDescription.
-      if (!conn.belongs(d.sdp, d.nonce, d.site) || (conn.offering && this.#impolite)) return;
+      if (!conn.belongs(d.sdp, d.nonce, d.site)) return;
+      if (conn.offering && this.#impolite) {
+        this.#sendAgain(conn); // ours, which may be lost: then neither would be answered
+        return;
+      }
+      conn.configure(this.#o.configuration());
     } else {
+      if (d.session === this.#ended) {
+        // It restarts what is over here: the other side does not know. Once, for what we do then may make it repeat the offer.
+        if (this.#hurriedAfter !== d.session && !conn) this.#hurry(performance.now());
+        this.#hurriedAfter = d.session;
+        return;
+      }
       if (d.session <= this.#highestOffered) return;
-      if (conn && !conn.remote && conn.offering && this.#impolite) return;
+      if (conn && !conn.remote && conn.offering && this.#impolite) {
+        this.#sendAgain(conn); // ours, which may be lost
+        return;
+      }
       this.#highestOffered = d.session;
       if (conn) this.#forget(conn, Number.POSITIVE_INFINITY);
       conn = this.#connect(d.session);
       conn.belongs(d.sdp, d.nonce, d.site);
     }
     conn.offering = false;
+    conn.lastOffer = d.sdp;
     await conn.pc.setRemoteDescription({ type: "offer", sdp: d.sdp });
     await this.#addKept(conn);
     await conn.pc.setLocalDescription();
@@ -196,7 +284,7 @@ export class Negotiation {
   async #takeCandidate(session: number, c: Candidate | null): Promise<void> {
     const conn = this.#conn;
     if (conn?.session === session && conn.pc.remoteDescription) {
-      await addCandidate(conn, c);
+      await conn.addCandidate(c);
       return;
     }
     if (session < (conn?.session ?? 0) || session < this.#kept.session) return;
@@ -207,8 +295,12 @@ export class Negotiation {
   #takeWant(session: number): void {
     if (!this.#impolite) return;
     const conn = this.#conn;
-    if (conn && !(conn.opened && session > conn.session)) return;
-    // The other side has lost the link that is open here.
+    if (conn && !conn.remote) {
+      this.#sendAgain(conn); // it has none: the offer may be lost, or comes twice, which does no harm
+      return;
+    }
+    if (conn && session <= conn.session) return; // it may have asked before it saw the offer
+    // The other side has lost what it had answered.
     if (conn) this.#forget(conn, 0);
     this.#dueAt = 0;
     this.beat();
@@ -218,7 +310,7 @@ export class Negotiation {
     if (this.#kept.session !== conn.session) return;
     const { candidates } = this.#kept;
     this.#kept = { session: conn.session, candidates: [] };
-    for (const c of candidates) await addCandidate(conn, c);
+    for (const c of candidates) await conn.addCandidate(c);
   }
 
   // Looks after an open link.
@@ -230,7 +322,10 @@ export class Negotiation {
       this.#o.events.changed();
     }
     if (conn.restartedAt > 0 && health === "good" && conn.channel.heard) conn.restartedAt = 0;
-    const hopeless = conn.restartedAt > 0 && now - conn.restartedAt > timing.restart;
+    // A restart that began before the network changed is of no use.
+    const stale =
+      conn.restartedAt < conn.probedAt && now - conn.probedAt > timing.probe && !conn.channel.heard;
+    const hopeless = conn.restartedAt > 0 && (stale || now - conn.restartedAt > timing.restart);
     if (health === "dead" || hopeless) {
       this.#forget(conn, 0);
       this.beat();
@@ -239,11 +334,13 @@ export class Negotiation {
     }
   }
 
+  // While nobody could pass the offer on, the old path may yet come back.
   #restart(conn: Conn): void {
-    if (conn.restartedAt > 0 || conn !== this.#conn || !conn.opened) return;
+    if (conn.restartedAt > 0 || conn !== this.#conn || !this.#o.reachable()) return;
     conn.restartedAt = performance.now();
     this.#run(async () => {
       if (conn !== this.#conn || conn.offering || conn.pc.signalingState !== "stable") return;
+      conn.configure(this.#o.configuration());
       const offer = await conn.pc.createOffer({ iceRestart: true });
       conn.offering = true;
       await conn.pc.setLocalDescription(offer);
@@ -257,10 +354,11 @@ export class Negotiation {
     const current = () => conn === this.#conn && !this.#closed;
     const conn: Conn = new Conn(
       session,
-      this.#o.iceServers(),
+      this.#o.site(),
+      this.#o.configuration(),
       {
         candidate: (candidate) => {
-          if (current()) this.#o.send({ kind: "candidate", session, candidate });
+          if (current()) this.#say(conn, { kind: "candidate", session, candidate });
         },
         open: () => {
           if (!current()) return;
@@ -303,8 +401,15 @@ export class Negotiation {
     this.#forget(conn, performance.now() + wait);
   }
 
+  // Closes a connection on purpose.
+  #leave(conn: Conn): void {
+    this.#patientUntil = performance.now() + this.#o.timing.refused;
+    this.#forget(conn, this.#patientUntil);
+  }
+
   // Closes a connection, and says when to begin anew.
   #forget(conn: Conn, dueAt: number): void {
+    this.#ended = conn.session;
     if (conn === this.#conn) {
       this.#conn = undefined;
       this.#dueAt = dueAt;
@@ -315,7 +420,12 @@ export class Negotiation {
   #describe(conn: Conn, kind: "offer" | "answer"): void {
     const sdp = conn.pc.localDescription?.sdp;
     if (conn !== this.#conn || !sdp) return;
-    this.#o.send({ kind, session: conn.session, sdp, nonce: conn.nonce, site: this.#o.site });
+    this.#say(conn, { kind, session: conn.session, sdp, nonce: conn.nonce, site: fromHex(conn.ownSite) });
+  }
+
+  #say(conn: Conn, d: Description): void {
+    conn.remember(d);
+    this.#o.send(d);
   }
 
   // A side that has forgotten its numbers starts above them, thanks to the clock.
@@ -336,13 +446,5 @@ export class Negotiation {
         else if (!conn) this.#failedAt = "signaling"; // the browser would not even begin
       }
     });
-  }
-}
-
-async function addCandidate(conn: Conn, c: Candidate | null): Promise<void> {
-  try {
-    await conn.pc.addIceCandidate(c ?? undefined);
-  } catch {
-    // An address that this browser cannot use is none: others follow.
   }
 }

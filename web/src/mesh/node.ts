@@ -1,37 +1,23 @@
-// The page's side of the mesh: a link to every member of the room, and the messages between those links and the core,
+// The page's side of the mesh: links to members of the room, and the messages between those links and the core,
 // which is elsewhere.
 
-import { fromHex, type SiteID } from "../changeset/change.ts";
+import type { SiteID } from "../changeset/change.ts";
 import { SignalClient, type SignalState } from "../signaling/client.ts";
-import type { Description } from "../signaling/description.ts";
+import { BrowserLinks } from "../signaling/graph.ts";
 import type { PeerID } from "../signaling/id.ts";
 import type { Keys } from "../signaling/link.ts";
 import type { ICEServer, Meta } from "../signaling/messages.ts";
-import { signRole, verifyRole } from "../signaling/proof.ts";
-import { openDescription, sealDescription } from "../signaling/seal.ts";
-import { marshal, parse } from "../syncproto/codec.ts";
-import { CodeBadProof, CodeInternal, type ProtocolError } from "../syncproto/errors.ts";
-import { TypeBye, TypeHello } from "../syncproto/message.ts";
+import { marshal } from "../syncproto/codec.ts";
+import { TypeBye } from "../syncproto/message.ts";
 import type { LinkID } from "../syncproto/ops.ts";
-import type { ChannelFigures } from "./channel.ts";
-import type { Conn, Stage } from "./conn.ts";
-import { Negotiation } from "./negotiate.ts";
+import type { Conn } from "./conn.ts";
+import { Link, type MeshCore } from "./link.ts";
+import { type MemberLink, MeshMember, unlinked } from "./member.ts";
+import type { Sessions } from "./negotiate.ts";
+import { Neighbours } from "./neighbours.ts";
+import { NetworkWatch, pageSources } from "./network.ts";
+import { type Neighbour, type RelayFigures, Relays } from "./relay.ts";
 import { defaultTiming, type Timing } from "./timing.ts";
-
-/** A gap between two beats after which the page must have been asleep, in ms. */
-const asleep = 3_000;
-
-/** The core, as the mesh sees it. Calls arrive in order; none blocks. */
-export interface MeshCore {
-  /** The channel of a link is open. `proof` is this side's role proof for it. */
-  open(link: LinkID, remote: SiteID, proof: Uint8Array): void;
-  /** A message came in; the core owns its bytes. The proof in a hello has been verified. */
-  message(link: LinkID, bytes: Uint8Array<ArrayBuffer>): void;
-  /** What came in was against the protocol: the core tells the other side and asks for the end of the link. */
-  refuse(link: LinkID, code: number, sentence: string): void;
-  /** The link is gone. */
-  closed(link: LinkID): void;
-}
 
 /** What a mesh is made of. */
 export interface MeshOptions {
@@ -42,120 +28,126 @@ export interface MeshOptions {
   readonly name: string;
   /** WebSocket addresses of signaling servers. */
   readonly urls: readonly string[];
+  /** For signaling servers that ask for one. */
+  readonly joinToken?: string | undefined;
+  /** Links are made over TURN relays only. */
+  readonly relayOnly?: boolean;
   readonly core: MeshCore;
   /** Something in `members()` or `signal()` is new. Called often. */
   changed(): void;
   readonly timing?: Timing;
 }
 
-/** How a member and the link to it are. */
-export interface MemberLink {
-  readonly peer: PeerID;
-  readonly meta: Meta;
-  /** The link's number at the core; undefined while no channel is open. */
-  readonly link: LinkID | undefined;
-  readonly stage: Stage | "waiting";
-  /** The channel is open, but silent. */
-  readonly suspect: boolean;
-  /** Where the last attempt failed, unless a channel has opened since. */
-  readonly failedAt: Stage | undefined;
-  /** Why the last link was closed on purpose, a sentence. */
-  readonly refused: string | undefined;
-  readonly figures: ChannelFigures | undefined;
-}
-
-/** An open channel. Messages wait until it has been made known to the core. */
-interface OpenLink {
-  readonly id: LinkID;
-  readonly conn: Conn;
-  readonly member: Member;
-  /** One step after the other; undefined once there is nothing left to wait for. */
-  tasks: Promise<void> | undefined;
-}
-
-interface Member {
-  readonly peer: PeerID;
-  meta: Meta;
-  listed: boolean;
-  readonly negotiation: Negotiation;
-  refused: string | undefined;
-  /** Envelopes are opened and sealed one after the other, so that they keep their order. */
-  incoming: Promise<void>;
-  outgoing: Promise<void>;
-}
-
-/** Keeps a link to every member. It lives in a page, which has the RTCPeerConnections; nothing here blocks. */
+/** Keeps links to the members of a room: to all of a small one, to some of a large one. It lives in a page, which has the RTCPeerConnections; nothing here blocks. */
 export class Mesh {
   readonly #o: MeshOptions;
   readonly #timing: Timing;
   readonly #signal: SignalClient;
-  readonly #members = new Map<PeerID, Member>();
-  readonly #links = new Map<LinkID, OpenLink>();
-  readonly #byConn = new Map<Conn, OpenLink>();
+  readonly #relays: Relays;
+  readonly #near: Neighbours;
+  readonly #listed = new Map<PeerID, Meta>();
+  readonly #sessions = new Map<PeerID, Sessions>(); // of members that are not looked after now
+  readonly #members = new Map<PeerID, MeshMember>();
+  readonly #links = new Map<LinkID, Link>();
+  readonly #byConn = new Map<Conn, Link>();
+  #site: SiteID;
   #nextLink: LinkID = 1;
   #iceServers: readonly ICEServer[] = [];
   #signalError: string | undefined;
+  #lastSignal: SignalState = "waiting";
   #timer: ReturnType<typeof setInterval> | undefined;
-  #lastBeat = 0;
+  #choosing = false;
+  readonly #network = new NetworkWatch(pageSources(), (moved) => this.wake(moved));
   #closed = false;
 
   constructor(options: MeshOptions) {
     this.#o = options;
+    this.#site = options.site;
     this.#timing = options.timing ?? defaultTiming;
+    const meta = { replica: false, reader: options.keys.writer === undefined, name: options.name };
+    this.#near = new Neighbours({ peer: options.peer, meta }, this.#timing, this.#listed);
     this.#signal = new SignalClient({
       urls: options.urls,
       room: options.keys.room,
       peer: options.peer,
-      meta: { replica: false, name: options.name },
+      meta,
+      joinToken: options.joinToken,
       events: {
-        state: (state, error) => {
-          this.#signalError = error;
-          if (state === "joined") for (const m of this.#members.values()) m.negotiation.wake();
-          options.changed();
-        },
+        state: (state, error) => this.#signalState(state, error),
         member: (peer, meta) => this.#joined(peer, meta),
         gone: (peer) => this.#left(peer),
         iceServers: (servers) => {
           this.#iceServers = servers;
         },
-        signal: (from, sealed) => this.#receive(from, sealed),
-        unreachable: () => {}, // attempts are repeated
+        signal: (from, sealed) => {
+          const member = this.#sender(from);
+          member?.reach.known();
+          member?.reach.receive(sealed);
+        },
+        unreachable: (peer) => this.#members.get(peer)?.reach.unknown(),
+      },
+    });
+    this.#relays = new Relays({
+      own: options.peer,
+      neighbours: () => this.#neighbours(),
+      receive: (from, sealed) => {
+        const member = this.#sender(from);
+        member?.reach.receive(sealed);
+        return member !== undefined;
       },
     });
   }
 
   /** Joins the room. Once. */
   start(): void {
-    addEventListener("online", this.#wake);
-    addEventListener("pageshow", this.#wake);
-    document.addEventListener("visibilitychange", this.#visible);
-    this.#lastBeat = performance.now();
+    this.#network.start();
     this.#timer = setInterval(() => this.#beat(), this.#timing.beat);
     this.#signal.start();
   }
 
   /** Sends a message of the core's. */
   send(link: LinkID, bytes: Uint8Array): void {
-    this.#links.get(link)?.conn.channel.send(bytes);
+    this.#links.get(link)?.send(bytes);
   }
 
   /** Sends what is queued, closes the link, and reports it as closed. `reason`: why, a sentence. */
   closeLink(link: LinkID, reason: string | undefined): void {
     const open = this.#links.get(link);
     if (!open) return;
-    open.member.refused = reason;
-    void open.member.negotiation.refuse(open.conn);
+    const member = this.#members.get(open.peer);
+    open.farewell = true;
+    if (member) member.refused = reason;
+    void member?.negotiation.refuse(open.conn);
   }
 
-  /** Looks at once whether links and server still live. */
-  wake(): void {
+  /** This side goes on as `site`. All links that came about under another one end, and all members are met anew. */
+  rename(site: SiteID): void {
+    this.#site = site;
+    for (const m of this.#members.values()) m.renamed();
+    this.#o.changed();
+  }
+
+  /** Looks at once whether links and server still live. `moved`: the network is probably another one. */
+  wake(moved: boolean): void {
     this.#signal.wake();
-    for (const m of this.#members.values()) m.negotiation.wake();
+    for (const m of this.#members.values()) m.negotiation.wake(moved);
   }
 
   /** The other members, and those that left the room while a channel to them is open. */
   members(): MemberLink[] {
-    return [...this.#members.values()].map((m) => this.#view(m));
+    const views = [...this.#members.values()].map((m) => {
+      const { conn } = m.negotiation;
+      return m.view(conn && this.#byConn.get(conn)?.id);
+    });
+    for (const [peer, meta] of this.#listed) {
+      if (!this.#members.has(peer)) views.push(unlinked(peer, meta));
+    }
+    return views;
+  }
+
+  /** Counts of envelopes that went over members. */
+  relayed(): RelayFigures {
+    return this.#relays.figures;
   }
 
   /** How it stands with the signaling server; `error` is a sentence. */
@@ -168,188 +160,196 @@ export class Mesh {
     if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#timer);
-    removeEventListener("online", this.#wake);
-    removeEventListener("pageshow", this.#wake);
-    document.removeEventListener("visibilitychange", this.#visible);
+    this.#network.stop();
     const bye = marshal({ type: TypeBye, sentence: "the page was closed" });
     for (const { conn } of this.#links.values()) conn.channel.send(bye);
     for (const m of this.#members.values()) m.negotiation.close();
     this.#signal.close();
   }
 
-  readonly #wake = () => this.wake();
-
-  readonly #visible = () => {
-    if (document.visibilityState === "visible") this.wake();
-  };
-
   #beat(): void {
     const now = performance.now();
-    if (now - this.#lastBeat > asleep && document.visibilityState === "visible") this.wake();
-    this.#lastBeat = now;
-    for (const m of this.#members.values()) m.negotiation.beat();
+    this.#network.beat();
+    for (const m of [...this.#members.values()]) {
+      if (!this.#forgetIfOver(m)) m.beat();
+    }
+    this.#look(now);
+  }
+
+  #signalState(state: SignalState, error: string | undefined): void {
+    this.#signalError = error;
+    if (state !== this.#lastSignal && (state === "joined" || this.#lastSignal === "joined")) {
+      for (const m of this.#members.values()) {
+        if (state === "joined") m.negotiation.wake(false);
+        m.negotiation.repeat();
+      }
+    }
+    this.#lastSignal = state;
+    this.#o.changed();
   }
 
   #joined(peer: PeerID, meta: Meta): void {
+    this.#listed.set(peer, meta);
     const known = this.#members.get(peer);
     if (known) {
       known.meta = meta;
       known.listed = true;
-      this.#o.changed();
-      return;
+      known.reach.known();
     }
-    const member: Member = {
-      peer,
-      meta,
-      listed: true,
-      refused: undefined,
-      incoming: Promise.resolve(),
-      outgoing: Promise.resolve(),
-      negotiation: new Negotiation({
-        own: this.#o.peer,
-        peer,
-        site: fromHex(this.#o.site),
-        timing: this.#timing,
-        iceServers: () => this.#iceServers,
-        send: (d) => this.#send(member, d),
-        events: {
-          open: (conn) => this.#open(member, conn),
-          message: (conn, bytes) => this.#message(conn, bytes),
-          fault: (conn, error) => this.#fault(conn, error),
-          closed: (conn) => this.#gone(member, conn),
-          changed: () => this.#o.changed(),
-        },
-      }),
-    };
-    this.#members.set(peer, member);
-    member.negotiation.start();
+    this.#chooseSoon();
     this.#o.changed();
   }
 
   // A member that left keeps its open channel.
   #left(peer: PeerID): void {
+    this.#listed.delete(peer);
+    this.#sessions.delete(peer);
     const member = this.#members.get(peer);
-    if (!member) return;
-    member.listed = false;
-    if (!member.negotiation.conn?.channel.isOpen) this.#forget(member);
+    member?.left();
+    if (member) this.#forgetIfOver(member);
+    this.#chooseSoon();
     this.#o.changed();
   }
 
-  #forget(member: Member): void {
-    member.negotiation.close();
-    this.#members.delete(member.peer);
-  }
-
-  #receive(from: PeerID, sealed: string): void {
-    const member = this.#members.get(from);
-    if (!member) return;
-    member.incoming = member.incoming.then(async () => {
-      try {
-        member.negotiation.receive(await openDescription(this.#o.keys, from, this.#o.peer, sealed));
-      } catch {
-        // An envelope that does not open, or is of a later version, is dropped.
-      }
+  // Members come many at a time.
+  #chooseSoon(): void {
+    if (this.#choosing) return;
+    this.#choosing = true;
+    queueMicrotask(() => {
+      this.#choosing = false;
+      if (!this.#closed) this.#choose();
     });
   }
 
-  #send(member: Member, d: Description): boolean {
-    if (this.#signal.state !== "joined") return false;
-    member.outgoing = member.outgoing.then(async () => {
-      try {
-        const sealed = await sealDescription(this.#o.keys, this.#o.peer, member.peer, d);
-        this.#signal.signal(member.peer, sealed);
-      } catch {
-        // A description over the limit cannot be sent: the attempt ends by its timeout.
-      }
-    });
+  // Starts to look after the members that a link is wanted to, and no longer makes links to others.
+  #choose(): void {
+    this.#near.choose();
+    for (const peer of this.#near.wanted) {
+      const meta = this.#listed.get(peer);
+      if (meta) (this.#members.get(peer) ?? this.#add(peer, meta)).want(true, !this.#near.graph.has(peer));
+    }
+    for (const m of [...this.#members.values()]) {
+      if (!this.#near.wanted.has(m.peer)) m.want(false);
+    }
+    this.#o.changed();
+  }
+
+  // Gives up neighbours that do not answer, and closes links that nobody needs any more.
+  #look(now: number): void {
+    const at = (peer: PeerID) => {
+      const m = this.#members.get(peer);
+      const { conn } = m?.negotiation ?? {};
+      return m?.now(now, conn && this.#byConn.get(conn));
+    };
+    const open = [...this.#byConn.values()];
+    const heard = open.some(({ conn }) => conn.channel.silence < this.#timing.repair);
+    if (this.#near.look(now, this.#signal.state !== "joined" && !heard, at)) this.#choose();
+    const complete = this.#near.complete(at);
+    for (const link of open) {
+      const m = this.#members.get(link.peer);
+      if (!m?.listed || m.wanted || m.asked || link.farewell) continue;
+      if (!this.#near.surplus(now, m.peer, complete)) continue;
+      link.conn.channel.send(marshal({ type: TypeBye, sentence: "this link is not needed any more" }));
+      this.closeLink(link.id, undefined);
+    }
+  }
+
+  // Who an envelope is from: a member that a link is wanted to, or any other that is listed.
+  #sender(peer: PeerID): MeshMember | undefined {
+    const meta = this.#listed.get(peer);
+    return this.#members.get(peer) ?? (meta && this.#add(peer, meta));
+  }
+
+  #add(peer: PeerID, meta: Meta): MeshMember {
+    const member: MeshMember = new MeshMember(
+      {
+        keys: this.#o.keys,
+        own: this.#o.peer,
+        peer,
+        meta,
+        site: () => this.#site,
+        signal: this.#signal,
+        relays: this.#relays,
+        timing: this.#timing,
+        sessions: this.#sessions.get(peer),
+        configuration: () => ({
+          iceServers: [...this.#iceServers],
+          iceTransportPolicy: this.#o.relayOnly ? "relay" : "all",
+        }),
+        admits: (m) => this.#near.mayLink(m) && this.#asked() < BrowserLinks,
+        events: {
+          open: (conn) => this.#open(member, conn),
+          message: (conn, bytes) => this.#byConn.get(conn)?.message(bytes),
+          fault: (conn, error) => this.#byConn.get(conn)?.fault(error),
+          closed: (conn) => this.#gone(member, conn),
+          changed: () => this.#o.changed(),
+        },
+      },
+      performance.now(),
+    );
+    this.#members.set(peer, member);
+    return member;
+  }
+
+  // How many links there are that others ask for, beyond those of the graph.
+  #asked(): number {
+    return [...this.#members.values()].filter((m) => m.asked).length;
+  }
+
+  #forgetIfOver(m: MeshMember): boolean {
+    if (!m.over(performance.now(), this.#relays.reaches(m.peer))) return false;
+    m.forget();
+    this.#members.delete(m.peer);
+    if (m.listed) this.#sessions.set(m.peer, m.negotiation.sessions);
+    this.#relays.forget(m.peer);
+    this.#o.changed();
     return true;
   }
 
-  #open(member: Member, conn: Conn): void {
-    const link: OpenLink = { id: this.#nextLink++, conn, member, tasks: undefined };
+  *#neighbours(): Generator<Neighbour> {
+    for (const { id, peer, conn, live } of this.#links.values()) {
+      if (!live || !conn.channel.isOpen) continue;
+      yield {
+        link: id,
+        peer,
+        healthy: this.#members.get(peer)?.negotiation.health === "good",
+        waiting: conn.channel.waiting,
+        send: (bytes) => conn.channel.send(bytes),
+      };
+    }
+  }
+
+  // A link became live. With the first ones, what could not be sent before can be.
+  #live(): void {
+    if ([...this.#neighbours()].length > 2) return;
+    for (const m of this.#members.values()) if (!m.reach.served) m.negotiation.repeat();
+  }
+
+  #open(member: MeshMember, conn: Conn): void {
+    const link = new Link({
+      id: this.#nextLink++,
+      peer: member.peer,
+      conn,
+      keys: this.#o.keys,
+      core: this.#o.core,
+      relays: this.#relays,
+      live: () => this.#live(),
+    });
     member.refused = undefined;
     this.#links.set(link.id, link);
     this.#byConn.set(conn, link);
-    this.#run(link, async () => {
-      const { remote } = conn;
-      if (!remote) throw new Error("the channel opened without a description of the other side");
-      const proof = await signRole(this.#o.keys, conn.ownEnd(), remote);
-      if (this.#links.has(link.id)) this.#o.core.open(link.id, remote.site, proof);
-    });
     this.#o.changed();
   }
 
-  #message(conn: Conn, bytes: Uint8Array<ArrayBuffer>): void {
-    const link = this.#byConn.get(conn);
-    if (!link) return;
-    if (!link.tasks && bytes[0] !== TypeHello) {
-      this.#o.core.message(link.id, bytes);
-      return;
-    }
-    this.#run(link, async () => {
-      if (!this.#links.has(link.id)) return;
-      if (bytes[0] === TypeHello && !(await this.#proven(conn, bytes))) {
-        const sentence = "the proof of the writer role does not verify";
-        this.#o.core.refuse(link.id, CodeBadProof, sentence);
-      } else if (this.#links.has(link.id)) {
-        this.#o.core.message(link.id, bytes);
-      }
-    });
-  }
-
-  // Whether a hello claims no role that it does not prove. What does not parse claims none; the core refuses it.
-  async #proven(conn: Conn, bytes: Uint8Array<ArrayBuffer>): Promise<boolean> {
-    let proof: Uint8Array;
-    try {
-      const hello = parse(bytes);
-      if (hello.type !== TypeHello || !hello.writer) return true;
-      proof = hello.proof;
-    } catch {
-      return true;
-    }
-    const { remote } = conn;
-    const { writerPublic } = this.#o.keys;
-    return !!remote && verifyRole(writerPublic, remote, conn.ownEnd(), new Uint8Array(proof));
-  }
-
-  #fault(conn: Conn, error: ProtocolError): void {
-    const link = this.#byConn.get(conn);
-    if (!link) return;
-    this.#run(link, async () => this.#o.core.refuse(link.id, error.code, error.sentence));
-  }
-
-  #gone(member: Member, conn: Conn): void {
+  #gone(member: MeshMember, conn: Conn): void {
     const link = this.#byConn.get(conn);
     if (link) {
       this.#byConn.delete(conn);
       this.#links.delete(link.id);
-      this.#run(link, async () => this.#o.core.closed(link.id));
+      link.closed();
+      if (!link.farewell) member.mournUntil = performance.now() + this.#timing.mourn;
+      this.#near.unlinked(member.peer);
     }
-    if (!member.listed) this.#forget(member);
-  }
-
-  #run(link: OpenLink, step: () => Promise<void>): void {
-    const tasks = (link.tasks ?? Promise.resolve()).then(step).catch((error: unknown) => {
-      const sentence = error instanceof Error ? error.message : String(error);
-      this.#o.core.refuse(link.id, CodeInternal, sentence);
-    });
-    link.tasks = tasks;
-    void tasks.then(() => {
-      if (link.tasks === tasks) link.tasks = undefined;
-    });
-  }
-
-  #view(m: Member): MemberLink {
-    const { conn } = m.negotiation;
-    return {
-      peer: m.peer,
-      meta: m.meta,
-      link: conn && this.#byConn.get(conn)?.id,
-      stage: conn?.stage ?? "waiting",
-      suspect: m.negotiation.health !== "good",
-      failedAt: m.negotiation.failedAt,
-      refused: m.refused,
-      figures: conn?.channel.isOpen ? conn.channel.figures : undefined,
-    };
+    if (this.#members.get(member.peer) === member) this.#forgetIfOver(member);
   }
 }

@@ -10,6 +10,8 @@ export interface Timing {
   readonly dead: number;
   /** How long the peer with the lesser id waits for an offer before it asks for one, and between asking. */
   readonly want: number;
+  /** How long a link may stay silent after a change of the network until its ICE is restarted. */
+  readonly probe: number;
   /** How long an ICE restart may take before the link is built anew. */
   readonly restart: number;
   /** How long a new connection may take until its channel is open. */
@@ -17,8 +19,18 @@ export interface Timing {
   /** Bounds of the pause after attempts that failed. */
   readonly minBackoff: number;
   readonly maxBackoff: number;
+  /** How long a neighbour may not answer until another member takes its place. */
+  readonly repair: number;
+  /** How long a link stays that neither the graph nor the other side asks for any more. */
+  readonly surplus: number;
+  /** How long it is remembered that a member in the place of another could not be linked either. */
+  readonly forget: number;
   /** The pause after a link that one side closed on purpose. */
   readonly refused: number;
+  /** How long envelopes go over other members after the signaling server could not pass one on. */
+  readonly unknown: number;
+  /** How long a member that the room no longer lists is tried over other members after its link was lost. */
+  readonly mourn: number;
   /** How long a link that is being closed may take to send what it has. */
   readonly flush: number;
   /** How often links are looked at. */
@@ -30,11 +42,17 @@ export const defaultTiming: Timing = {
   suspect: 5_000,
   dead: 15_000,
   want: 5_000,
+  probe: 1_000,
   restart: 8_000,
   attempt: 20_000,
   minBackoff: 1_000,
   maxBackoff: 30_000,
+  repair: 10_000,
+  surplus: 30_000,
+  forget: 120_000,
   refused: 30_000,
+  unknown: 10_000,
+  mourn: 30_000,
   flush: 1_000,
   beat: 250,
 };

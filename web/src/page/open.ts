@@ -1,8 +1,19 @@
 import { open } from "../client/client.ts";
+import { pageToken } from "./location.ts";
 import type { Opener } from "./room.tsx";
 
-/** Opens a room under the name that the others see: the browser's and the system's. */
-export const openRoom: Opener = (link) => open({ room: link, name: deviceName(navigator.userAgent) });
+/**
+ * Opens a room under the name that the others see: the browser's and the system's. The join token, if there is one, stands
+ * in the page's address.
+ */
+export const openRoom: Opener = (link) => {
+  const joinToken = pageToken();
+  return open({
+    room: link,
+    name: deviceName(navigator.userAgent),
+    ...(joinToken !== undefined && { joinToken }),
+  });
+};
 
 const browsers: readonly [RegExp, string][] = [
   [/Firefox\//, "Firefox"],

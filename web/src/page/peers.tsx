@@ -2,7 +2,14 @@ import { useEffect, useRef } from "react";
 import { type Member, useStatus } from "../react/index.ts";
 import { sentence } from "./welcome.tsx";
 
+/** How many members are listed at most; of a large room, most are linked over others. */
+const shownMembers = 40;
+
+/** Members whose links matter come first. */
+const order: Member["state"][] = ["open", "suspect", "connecting", "failed", "none", "unlinked"];
+
 const stateWords: Record<Member["state"], string> = {
+  unlinked: "linked over others",
   none: "no link yet",
   connecting: "connecting",
   open: "linked",
@@ -14,6 +21,8 @@ const stateWords: Record<Member["state"], string> = {
 export function Peers() {
   const { members, leader, writer } = useStatus();
   const open = members.filter((m) => m.state === "open").length;
+  const sorted = [...members].sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state));
+  const more = sorted.length - shownMembers;
   const box = useRef<HTMLDetailsElement>(null);
 
   // Beside the tables there is room for the list; above them, on a phone, it starts as one line.
@@ -38,9 +47,14 @@ export function Peers() {
             {leader ? "" : ", through another tab"}
           </span>
         </li>
-        {members.map((member) => (
+        {sorted.slice(0, shownMembers).map((member) => (
           <Peer key={member.peer} member={member} />
         ))}
+        {more > 0 && (
+          <li className="hint" data-testid="more-peers">
+            and {more} more
+          </li>
+        )}
       </ul>
       {members.length === 0 && (
         <p className="hint">
@@ -67,6 +81,16 @@ function Peer({ member }: { member: Member }) {
       </span>
       {member.error !== undefined && member.state !== "open" && (
         <p className="peer-error">{sentence(member.error)}</p>
+      )}
+      {member.schemaDifference.length > 0 && (
+        <details className="peer-error" data-testid="schema-difference">
+          <summary>has other tables than this browser</summary>
+          <ul>
+            {member.schemaDifference.map((difference) => (
+              <li key={difference}>{difference}</li>
+            ))}
+          </ul>
+        </details>
       )}
     </li>
   );

@@ -33,7 +33,7 @@ self.addEventListener("activate", (event) => {
 self.addEventListener("fetch", (event) => {
   const { method, mode, url } = event.request;
   if (method !== "GET") return;
-  if (mode === "navigate" && url.split("#")[0] === INDEX) event.respondWith(page(event.request));
+  if (mode === "navigate" && url.split(/[?#]/)[0] === INDEX) event.respondWith(page(event.request));
   else if (ASSETS.has(url)) event.respondWith(asset(event.request));
 });
 

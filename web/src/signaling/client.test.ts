@@ -41,7 +41,7 @@ class FakeSocket {
 
   joined(members: string[] = [], ttl = 0): void {
     this.open();
-    const list = members.map((peer) => ({ peer, meta: { replica: false, name: "n" } }));
+    const list = members.map((peer) => ({ peer, meta: { replica: false, reader: false, name: "n" } }));
     this.say({
       type: "joined",
       peer: self,
@@ -57,6 +57,7 @@ class FakeSocket {
 let sockets: FakeSocket[];
 let log: string[];
 let client: SignalClient;
+let joinToken: string | undefined;
 
 function start(...urls: string[]): void {
   const events: SignalEvents = {
@@ -71,8 +72,9 @@ function start(...urls: string[]): void {
     urls,
     room,
     peer: self,
-    meta: { replica: false, name: "me" },
+    meta: { replica: false, reader: false, name: "me" },
     events,
+    joinToken,
     socket: (url) => {
       const socket = new FakeSocket(url);
       sockets.push(socket);
@@ -89,6 +91,7 @@ beforeEach(() => {
   vi.useFakeTimers();
   sockets = [];
   log = [];
+  joinToken = undefined;
 });
 
 afterEach(() => {
@@ -96,25 +99,65 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-test("joins, and joins again with its token, at the next address", () => {
+test("joins again as the same member when the answer to its first join was lost", () => {
+  start("ws://one");
+  last().open();
+  const { token } = JSON.parse(last().sent[0] ?? "");
+  last().end(1006);
+  vi.advanceTimersByTime(500);
+  expect(sockets.length).toBe(2);
+  last().joined([other]);
+  expect(JSON.parse(last().sent[0] ?? "").token).toBe(token);
+});
+
+test("joins, and joins again with its token", () => {
   start("ws://one", "ws://two");
   last().joined([other]);
   expect(JSON.parse(last().sent[0] ?? "")).toEqual({
     type: "join",
     room,
     peer: self,
-    meta: { replica: false, name: "me" },
+    token: expect.stringMatching(/^[-\w]{26,64}$/),
+    meta: { replica: false, reader: false, name: "me" },
   });
   expect(client.signal(other, "abc")).toBe(true);
   last().say({ type: "signal", from: other, sealed: "xyz" });
   last().end(1006);
   expect(client.signal(other, "abc")).toBe(false);
   vi.advanceTimersByTime(500);
-  expect(sockets.map((s) => s.url)).toEqual(["ws://one", "ws://two"]);
+  expect(sockets.length).toBe(2);
   last().joined([other]);
   expect(JSON.parse(last().sent[0] ?? "").token).toBe("tok");
   expect(log.filter((line) => line.startsWith("member"))).toEqual(["member Ag"]);
   expect(log).toContain("signal Ag xyz");
+});
+
+test("takes the next address after each failed attempt, and the first one again after a lost connection", () => {
+  start("ws://one", "ws://two", "ws://three", "ws://four");
+  const at = () => last().url.slice(5);
+  last().end(1006);
+  vi.advanceTimersByTime(500);
+  expect(at()).toBe("two");
+  last().end(1006);
+  vi.advanceTimersByTime(1000);
+  expect(at()).toBe("three");
+  last().joined([other], 10);
+  vi.advanceTimersByTime(8000); // new credentials are fetched where the other members are
+  expect([sockets.length, at()]).toEqual([4, "three"]);
+  last().joined([other]);
+  last().end(1006);
+  vi.advanceTimersByTime(500);
+  expect(at()).toBe("one");
+  last().end(1006);
+  client.wake(); // another network: the first one may be back
+  expect(at()).toBe("one");
+  last().end(1006);
+  vi.advanceTimersByTime(500);
+  expect(at()).toBe("two");
+  last().joined([other]);
+  client.wake();
+  vi.advanceTimersByTime(1000); // no answer
+  expect(at()).toBe("one");
 });
 
 test("waits longer after each failure, and as long as the server asks", () => {
@@ -138,7 +181,7 @@ test("waits longer after each failure, and as long as the server asks", () => {
   expect(sockets.length).toBe(n + 1);
 });
 
-test("stops when a newer connection took over, and at addresses that are no server of ours", () => {
+test("stops at addresses that are no server of ours", () => {
   start("ws://one", "ws://two");
   last().end(1002, "subprotocol");
   vi.advanceTimersByTime(500);
@@ -147,10 +190,64 @@ test("stops when a newer connection took over, and at addresses that are no serv
   vi.advanceTimersByTime(60_000);
   expect(sockets.length).toBe(2);
   expect(log.at(-1)).toMatch(/^stopped: .*no crmesh signaling server/);
+});
+
+// Returns how long the client waits for its next socket, in ms.
+function wait(): number {
+  const n = sockets.length;
+  let waited = 0;
+  for (; sockets.length === n && waited < 600_000; waited += 100) vi.advanceTimersByTime(100);
+  return waited;
+}
+
+test("takes its place back, and longer and longer after each time another one took it", () => {
   start("ws://one");
-  last().joined();
+  const waits: number[] = [];
+  for (let i = 1; i <= 12; i++) {
+    last().joined();
+    expect(JSON.parse(last().sent[0] ?? "")).toMatchObject({ peer: self, ...(i > 1 && { token: "tok" }) });
+    last().end(4410, i % 2 ? "replaced" : "");
+    expect(log.at(-1)).toMatch(i < 3 ? /^waiting: .*trying again$/ : /^waiting: .*reload this page/);
+    waits.push(wait());
+  }
+  const seconds = [0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300];
+  expect(waits).toEqual(seconds.map((s) => s * 1000));
+  last().joined(); // and the other one waits as long
+  for (let s = 0; s < 300; s += 10) {
+    vi.advanceTimersByTime(10_000);
+    last().say({ type: "pong" });
+  }
   last().end(4410, "replaced");
-  expect(log.at(-1)).toMatch(/^stopped: a newer connection/);
+  expect(wait()).toBe(300_000);
+});
+
+test("forgets after a long time that others took its place", () => {
+  start("ws://one");
+  for (let i = 0; i < 4; i++) {
+    last().joined();
+    last().end(4410, "replaced");
+    wait();
+  }
+  last().joined();
+  for (let s = 0; s < 900; s += 10) {
+    vi.advanceTimersByTime(10_000);
+    last().say({ type: "pong" });
+  }
+  last().end(4410, "replaced");
+  expect(log.at(-1)).toMatch(/^waiting: .*trying again$/);
+  expect(wait()).toBe(500);
+});
+
+test("what one connection took over does not lengthen the wait after another break", () => {
+  start("ws://one");
+  for (let i = 0; i < 8; i++) {
+    last().joined();
+    last().end(4410, "replaced");
+    wait();
+  }
+  last().joined();
+  last().end(1006);
+  expect(wait()).toBe(500);
 });
 
 test("a server that is silent after a ping is left", () => {
@@ -173,6 +270,27 @@ test("waking up ends a wait, and asks a server for a sign of life", () => {
   last().joined();
   client.wake();
   expect(last().sent.at(-1)).toBe('{"type":"ping"}');
+});
+
+test("after waking up, a server that does not answer is left at once, and one that does is kept", () => {
+  start("ws://one");
+  last().joined();
+  client.wake();
+  last().say({ type: "pong" });
+  vi.advanceTimersByTime(5_000);
+  expect(sockets.length).toBe(1);
+  client.wake();
+  client.wake();
+  vi.advanceTimersByTime(900);
+  expect(sockets.length).toBe(1);
+  vi.advanceTimersByTime(200);
+  expect(sockets.length).toBe(2);
+  expect(log.slice(-2)).toEqual([expect.stringMatching(/^waiting: /), "connecting"]);
+  client.wake(); // the attempt has just begun
+  expect(sockets.length).toBe(2);
+  vi.advanceTimersByTime(1_500);
+  client.wake();
+  expect(sockets.length).toBe(3);
 });
 
 test("members missing after a restart of the server have a while to come back", () => {
@@ -202,6 +320,30 @@ test("credentials are renewed before they end, by a join that nobody notices", (
   expect(sockets.length).toBe(2);
 });
 
+test("moves to the server's successor, at the same address, with its token, when it is told to", () => {
+  start("ws://one", "ws://two");
+  last().joined([other]);
+  last().say({ type: "moving", within: 5 });
+  vi.advanceTimersByTime(4_000);
+  last().say({ type: "moving", within: 5 }); // puts nothing off
+  vi.advanceTimersByTime(900);
+  expect(sockets.length).toBe(1);
+  expect(client.signal(other, "abc")).toBe(true);
+  vi.advanceTimersByTime(100);
+  expect(sockets.map((s) => s.url)).toEqual(["ws://one", "ws://one"]);
+  last().joined([]);
+  expect(JSON.parse(last().sent[0] ?? "").token).toBe("tok");
+  expect(log.filter((line) => /^(gone|waiting)/.test(line))).toEqual([]);
+  last().say({ type: "moving", within: 1_000_000 });
+  vi.advanceTimersByTime(10_000);
+  last().say({ type: "pong" });
+  for (let seconds = 10; seconds < 60; seconds++) {
+    vi.advanceTimersByTime(1000);
+    last().say({ type: "pong" });
+  }
+  expect(sockets.length).toBe(3);
+});
+
 test("a frame that is no message ends the connection, not the client", () => {
   start("ws://one");
   last().joined();
@@ -209,4 +351,18 @@ test("a frame that is no message ends the connection, not the client", () => {
   expect(log.at(-1)).toMatch(/^waiting: the frame is not a message/);
   vi.advanceTimersByTime(500);
   expect(sockets.length).toBe(2);
+});
+
+test("shows its join token; one that is not good is asked for, and tried again when the server wants", () => {
+  joinToken = "a-token";
+  start("ws://one");
+  last().open();
+  expect(JSON.parse(last().sent[0] ?? "").admission).toBe("a-token");
+  last().say({ type: "error", code: "not-admitted", message: "no", retryAfter: 60 });
+  last().end(4403, "not-admitted");
+  expect(log.at(-1)).toMatch(/^waiting: the signaling server asks for a join token/);
+  vi.advanceTimersByTime(59_000);
+  expect(sockets).toHaveLength(1);
+  vi.advanceTimersByTime(2000);
+  expect(sockets).toHaveLength(2);
 });

@@ -1,14 +1,18 @@
 // The connection to the signaling server: joins a room, stays in it, and comes back after every kind of break.
 
+import { encode64 } from "./base64.ts";
 import { type Code, codeOfClose, sentenceOf } from "./codes.ts";
 import type { PeerID, RoomID } from "./id.ts";
 import { MaxClientFrame, MaxServerFrame, Subprotocol } from "./limits.ts";
 import { type ICEServer, type Member, type Meta, marshalMessage, parseServerMessage } from "./messages.ts";
 import { Roster } from "./roster.ts";
+import { Takeovers } from "./takeover.ts";
 
 /** Time between two pings, and how long nothing may arrive after one, in ms. */
 const pingInterval = 15_000;
 const pongTimeout = 10_000;
+/** How long nothing may arrive after the page woke up or the network changed, in ms. */
+const checkTimeout = 1_000;
 /** Backoff before attempt n is random between 0 and min(backoffMax, backoffBase * 2^n), in ms. */
 const backoffBase = 500;
 const backoffMax = 15_000;
@@ -16,6 +20,10 @@ const backoffMax = 15_000;
 const joinTimeout = 10_000;
 /** The share of the life of TURN credentials after which new ones are fetched. */
 const renewShare = 0.8;
+/** Random bytes of a resume token. Servers take 26 characters or more. */
+const tokenLen = 24;
+/** The longest wait that a server which stops may ask for, in ms. */
+const maxMove = 60_000;
 /** setTimeout takes no more, in ms. */
 const maxTimeout = 2 ** 31 - 1;
 
@@ -40,11 +48,13 @@ export interface SignalEvents {
 
 /** What a client is made of. */
 export interface SignalOptions {
-  /** WebSocket addresses, at least one; the next one at each attempt. */
+  /** WebSocket addresses, at least one: the next one after each failed attempt, the first one after a lost connection. */
   readonly urls: readonly string[];
   readonly room: RoomID;
   readonly peer: PeerID;
   readonly meta: Meta;
+  /** The join token, for servers that ask for one. */
+  readonly joinToken?: string | undefined;
   readonly events: SignalEvents;
   /** For tests: the WebSocket class, and a random number from 0 to 1. */
   readonly socket?: (url: string, protocol: string) => WebSocket;
@@ -58,15 +68,21 @@ export class SignalClient {
   readonly #refused = new Set<string>(); // addresses that are no crmesh server
   #socket: WebSocket | undefined;
   #state: SignalState = "waiting";
-  #token: string | undefined;
+  // At first one of ours, so that we can come back even when the answer to the first join is lost.
+  #token = encode64(crypto.getRandomValues(new Uint8Array(tokenLen)));
   #attempt = 0; // since the last joined
+  readonly #takeovers = new Takeovers();
   #next = 0; // index of the address to try
+  #joined = false; // on this connection
   #retryAfter = 0; // ms, from the last error
   #code: Code | undefined; // of the last error frame on this connection
   #heard = 0; // when something arrived, ms
   #pingAt = 0; // when the unanswered ping went out, ms; 0: none
   #timer: ReturnType<typeof setTimeout> | undefined; // retry, or join timeout
-  #renew: ReturnType<typeof setTimeout> | undefined;
+  #renew: ReturnType<typeof setTimeout> | undefined; // a new connection although this one is well
+  #moving = false; // the server of this connection has asked for that
+  #check: ReturnType<typeof setTimeout> | undefined; // gives up a server that does not answer
+  #began = 0; // when the attempt to connect began, ms
   #beat: ReturnType<typeof setInterval> | undefined;
 
   constructor(options: SignalOptions) {
@@ -102,9 +118,17 @@ export class SignalClient {
   wake(): void {
     if (this.#state === "waiting") {
       this.#attempt = 0;
-      this.#connect();
-    } else if (this.#state === "joined" && this.#pingAt === 0) {
+      this.#connectFirst();
+    } else if (this.#state === "connecting" && Date.now() - this.#began > checkTimeout) {
+      this.#connectFirst(); // what went out on the old network will not be answered
+    } else if (this.#state === "joined") {
       this.#ping();
+      clearTimeout(this.#check);
+      this.#check = setTimeout(() => {
+        if (this.#pingAt === 0) return;
+        this.#report("waiting", sentenceOf("idle"));
+        this.#connectFirst();
+      }, checkTimeout);
     }
   }
 
@@ -123,6 +147,8 @@ export class SignalClient {
       return;
     }
     this.#code = undefined;
+    this.#joined = false;
+    this.#began = Date.now();
     this.#report("connecting", undefined);
     let socket: WebSocket;
     try {
@@ -133,19 +159,32 @@ export class SignalClient {
     }
     this.#socket = socket;
     socket.onopen = () => {
-      const { room, peer, meta } = this.#options;
-      const token = this.#token;
-      this.#send(marshalMessage({ type: "join", room, peer, ...(token !== undefined && { token }), meta }));
+      const { room, peer, meta, joinToken: admission } = this.#options;
+      this.#send(
+        marshalMessage({
+          type: "join",
+          room,
+          peer,
+          token: this.#token,
+          ...(admission !== undefined && { admission }),
+          meta,
+        }),
+      );
     };
     socket.onmessage = (event) => this.#receive(event.data);
     socket.onclose = (event) => this.#closed(url, event.code, event.reason);
     this.#timer = setTimeout(() => this.#retry(sentenceOf("idle")), joinTimeout);
   }
 
+  #connectFirst(): void {
+    this.#next = 0;
+    this.#connect();
+  }
+
   #pickURL(): string | undefined {
     const { urls } = this.#options;
-    for (let i = 0; i < urls.length; i++) {
-      const url = urls[this.#next++ % urls.length] as string;
+    for (let i = 0; i < urls.length; i++, this.#next++) {
+      const url = urls[this.#next % urls.length] as string;
       if (!this.#refused.has(url)) return url;
     }
     return undefined;
@@ -164,7 +203,9 @@ export class SignalClient {
       switch (m?.type) {
         case "joined":
           clearTimeout(this.#timer);
+          this.#joined = true;
           this.#attempt = 0;
+          this.#moving = false;
           this.#retryAfter = 0;
           this.#token = m.token;
           this.#renewAfter(m.ttl);
@@ -180,6 +221,9 @@ export class SignalClient {
           break;
         case "member-left":
           this.#roster.left(m.peer);
+          break;
+        case "moving":
+          this.#move(m.within);
           break;
         case "signal":
           events.signal(m.from, m.sealed);
@@ -204,17 +248,19 @@ export class SignalClient {
   #closed(url: string, close: number, reason: string): void {
     const code = this.#code ?? codeOfClose(close, reason);
     if (code === "replaced") {
-      this.#stop(sentenceOf(code));
+      const { sentence, ceiling } = this.#takeovers.again(Date.now(), backoffBase);
+      this.#retry(sentence, ceiling);
       return;
     }
     if (code === "subprotocol") this.#refused.add(url);
     this.#retry(sentenceOf(code ?? ""));
   }
 
-  #retry(error: string): void {
+  // `ceiling`: the longest wait, in ms, if it is not that of the attempt.
+  #retry(error: string, ceiling = Math.min(backoffMax, backoffBase * 2 ** this.#attempt++)): void {
     if (this.#state === "stopped") return;
     this.#drop();
-    const ceiling = Math.min(backoffMax, backoffBase * 2 ** this.#attempt++);
+    this.#next = this.#joined ? 0 : this.#next + 1;
     const wait = Math.max(this.#retryAfter, (this.#options.random ?? Math.random)() * ceiling);
     this.#retryAfter = 0;
     this.#timer = setTimeout(() => this.#connect(), Math.min(wait, maxTimeout));
@@ -240,8 +286,17 @@ export class SignalClient {
   #renewAfter(ttl: number): void {
     clearTimeout(this.#renew);
     if (ttl === 0) return;
-    // A join with the token takes the old connection's place unnoticed and brings new credentials.
+    // At the same address, where the other members are: a join with the token takes the old connection's place unnoticed and brings new credentials.
     this.#renew = setTimeout(() => this.#connect(), Math.min(ttl * 1000 * renewShare, maxTimeout));
+  }
+
+  // The server stops soon, and its successor has the same address. A random wait, so that its successor does not get all clients at once.
+  #move(within: number): void {
+    if (this.#moving) return; // only the first counts, so that a server cannot put it off
+    this.#moving = true;
+    clearTimeout(this.#renew);
+    const wait = (this.#options.random ?? Math.random)() * Math.min(within * 1000, maxMove);
+    this.#renew = setTimeout(() => this.#connect(), wait);
   }
 
   #send(frame: string): boolean {
@@ -254,6 +309,7 @@ export class SignalClient {
   #drop(): void {
     clearTimeout(this.#timer);
     clearTimeout(this.#renew);
+    clearTimeout(this.#check);
     this.#pingAt = 0;
     const socket = this.#socket;
     this.#socket = undefined;

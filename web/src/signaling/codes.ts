@@ -13,6 +13,7 @@ export type Code =
   | "slow"
   | "rate"
   | "join-rate"
+  | "not-admitted"
   | "room-full"
   | "server-full"
   | "shutdown"
@@ -38,6 +39,7 @@ const closeCodes: Record<Exclude<Code, "unreachable">, number> = {
   slow: 4413,
   rate: 4429,
   "join-rate": 4429,
+  "not-admitted": 4403,
   "room-full": 4503,
   "server-full": 4503,
   shutdown: 1001,
@@ -48,6 +50,8 @@ export function sentenceOf(code: string): string {
   switch (code) {
     case "subprotocol":
       return "this address is no crmesh signaling server, or one of another version";
+    case "not-admitted":
+      return "the signaling server asks for a join token, and this device has none that is good: open a link that has one (?token=...)";
     case "room-full":
       return "the room is full; this device joins as soon as a place is free";
     case "server-full":
@@ -60,7 +64,7 @@ export function sentenceOf(code: string): string {
     case "peer-in-use":
       return "the signaling server still holds an earlier connection of this device; trying again";
     case "replaced":
-      return "a newer connection of this device took over";
+      return "another connection of this device took over; trying again";
     default:
       return "the connection to the signaling server broke; trying again";
   }

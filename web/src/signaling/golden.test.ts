@@ -5,8 +5,9 @@ import { expect, test } from "vitest";
 import { fromHex, toHex } from "../changeset/change.ts";
 import { encode64 } from "./base64.ts";
 import { DescriptionError, marshalDescription, parseDescription, UnknownKindError } from "./description.ts";
+import { graph } from "./graph.ts";
 import { comparePeers, isID } from "./id.ts";
-import { LinkError, parseLink, readLink, writeLink, writerKeys } from "./link.ts";
+import { LinkError, parseLink, readLink, tokenOf, withToken, writeLink, writerKeys } from "./link.ts";
 import { BadMessageError, type ClientMessage, marshalMessage, parseServerMessage } from "./messages.ts";
 import { fingerprint, signRole, verifyRole } from "./proof.ts";
 import { NotOpenedError, openDescription, sealWith } from "./seal.ts";
@@ -132,6 +133,40 @@ test("messages", async () => {
   });
 });
 
+test("graphs", () => {
+  const { rooms } = golden("graph") as unknown as {
+    rooms: { name: string; members: string[]; links: string[] | null }[];
+  };
+  expect(rooms.length).toBeGreaterThan(0);
+  for (const room of rooms) {
+    const members = room.members.map((text) => {
+      const [kind, peer = ""] = text.split(" ");
+      return { peer, meta: { replica: kind === "replica", reader: kind === "reader", name: "" } };
+    });
+    const places = new Map(members.map((m, i) => [m.peer, i]));
+    const links = members.map((m) =>
+      graph(members, m.peer)
+        .map((peer) => places.get(peer) ?? -1)
+        .sort((a, b) => a - b)
+        .join(" "),
+    );
+    expect(links, room.name).toEqual(room.links ?? []);
+  }
+});
+
+test("the order of a long list does not matter", () => {
+  const members = Array.from({ length: 512 }, (_, i) => {
+    const id = new Uint8Array(16).map((_, j) => (i * 251 + j * 7) % 256);
+    id[0] = i >> 8;
+    id[1] = i & 255;
+    return { peer: encode64(id), meta: { replica: i % 64 === 0, reader: i % 4 === 0, name: "" } };
+  });
+  const own = members[1] as (typeof members)[number];
+  const links = graph(members, own.peer);
+  expect(links.length).toBeGreaterThan(4);
+  expect(graph([...members].reverse(), own.peer).sort()).toEqual(links.sort());
+});
+
 test("ids", async () => {
   const { ordered, bad } = golden("ids");
   await each(ordered, (v) => {
@@ -141,6 +176,17 @@ test("ids", async () => {
   });
   expect(bad?.length).toBeGreaterThan(0);
   for (const text of bad ?? []) expect(isID(text)).toBe(false);
+});
+
+test("links that bring a join token along", async () => {
+  const { links, signed } = golden("admission");
+  await each(links, async (v) => {
+    const { base, token, keys } = await parseLink(field(v, "link"));
+    expect([base, token ?? ""]).toEqual([field(v, "base"), field(v, "token")]);
+    const again = await parseLink(readLink(keys, withToken(base, token)));
+    expect([again.base, again.token]).toEqual([base, token]);
+  });
+  await each(signed, (v) => expect(tokenOf(`?token=${field(v, "token")}`)).toBe(field(v, "token")));
 });
 
 test("addresses of signaling servers", () => {

@@ -20,6 +20,8 @@ export const MaxSDP = 24 * 1024;
 export const MaxName = 64;
 /** Bounds a resume token, in characters. */
 export const MaxToken = 64;
+/** Bounds a join token, in characters. */
+export const MaxAdmission = 256;
 /** The greatest session number. */
 export const MaxSession = Number.MAX_SAFE_INTEGER;
 /** How many members a room has at most. */

@@ -2,6 +2,7 @@
 
 import { decode64, encode64 } from "./base64.ts";
 import { IDLen, type RoomID } from "./id.ts";
+import { MaxAdmission } from "./limits.ts";
 
 const secretLen = 32;
 const infoRead = "crmesh read";
@@ -28,6 +29,8 @@ export interface Keys {
 export interface Link {
   /** The address of the page, ending in "/", or "" for a link that is only a fragment. */
   readonly base: string;
+  /** The join token that the link brings along, `?token=...` before '#'; not part of `base`. */
+  readonly token: string | undefined;
   readonly keys: Keys;
 }
 
@@ -104,6 +107,22 @@ export function readLink(keys: Keys, base: string): string {
   return `${base}#${keys.room}.${encode64(keys.read)}.${encode64(keys.writerPublic)}`;
 }
 
+/** Whether `text` may be a join token, signed or not: it passes through an address unchanged. */
+export function isJoinToken(text: string): boolean {
+  return text.length <= MaxAdmission && /^[A-Za-z0-9._~-]+$/.test(text);
+}
+
+/** The join token in the query of an address, or undefined if there is none, or what is there cannot be one. */
+export function tokenOf(query: string): string | undefined {
+  const token = new URLSearchParams(query).get("token");
+  return token !== null && isJoinToken(token) ? token : undefined;
+}
+
+/** The base of a link that brings a join token along. Without a token, or a base to hang it on, `base` itself. */
+export function withToken(base: string, token: string | undefined): string {
+  return base === "" || token === undefined ? base : `${base}?token=${token}`;
+}
+
 /**
  * Reads a write or read link, with or without the part before '#'. White space around it is ignored.
  * Rejects with a `LinkError`.
@@ -115,13 +134,13 @@ export async function parseLink(text: string): Promise<Link> {
   if (cut < 0 && trimmed.includes("/")) throw new LinkError("no-secret");
   const fragment = trimmed.slice(cut + 1);
   if (fragment === "") throw new LinkError("no-secret");
-  const base = normalBase(cut < 0 ? "" : trimmed.slice(0, cut));
-  return { base, keys: await parseFragment(fragment) };
+  const { base, token } = normalBase(cut < 0 ? "" : trimmed.slice(0, cut));
+  return { base, token, keys: await parseFragment(fragment) };
 }
 
-// The base with an explicit path that ends in "/".
-function normalBase(base: string): string {
-  if (base === "") return "";
+// The base with an explicit path that ends in "/", and the join token of its query.
+function normalBase(base: string): { base: string; token: string | undefined } {
+  if (base === "") return { base, token: undefined };
   let url: URL;
   try {
     url = new URL(base);
@@ -131,7 +150,8 @@ function normalBase(base: string): string {
   if ((url.protocol !== "http:" && url.protocol !== "https:") || !/^https?:\/\/[^/]/i.test(base)) {
     throw new LinkError("base");
   }
-  return `${url.protocol}//${url.host}${url.pathname.slice(0, url.pathname.lastIndexOf("/") + 1)}`;
+  const path = url.pathname.slice(0, url.pathname.lastIndexOf("/") + 1);
+  return { base: `${url.protocol}//${url.host}${path}`, token: tokenOf(url.search) };
 }
 
 async function parseFragment(fragment: string): Promise<Keys> {

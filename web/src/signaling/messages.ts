@@ -8,6 +8,8 @@ import { asObject, type Fields, has, integerOf, parseText, text, utf8Length } fr
 export interface Meta {
   /** Always on: prefer me for links. */
   readonly replica: boolean;
+  /** Joined with the read link, and has nothing that others may take from it. */
+  readonly reader: boolean;
   /** For people: at most `MaxName` bytes, no control characters. */
   readonly name: string;
 }
@@ -25,20 +27,24 @@ export interface ICEServer {
   readonly credential?: string;
 }
 
-/** A message from a client. `join` comes first, and once; its token is that of an earlier `joined`. */
+/**
+ * A message from a client. `join` comes first, and once; its token is that of an earlier `joined`, its admission the join
+ * token, for servers that ask for one.
+ */
 export type ClientMessage =
   | {
       readonly type: "join";
       readonly room: RoomID;
       readonly peer: PeerID;
       readonly token?: string;
+      readonly admission?: string;
       readonly meta: Meta;
     }
   | { readonly type: "signal"; readonly to: PeerID; readonly sealed: string }
   | { readonly type: "leave" }
   | { readonly type: "ping" };
 
-/** A message from the server. `ttl`: seconds that the credentials last, 0 for ever. `retryAfter`: seconds. */
+/** A message from the server. `ttl`: seconds that the credentials last, 0 for ever. `retryAfter`, `within`: seconds. */
 export type ServerMessage =
   | {
       readonly type: "joined";
@@ -59,6 +65,7 @@ export type ServerMessage =
       readonly retryAfter: number;
       readonly peer?: PeerID;
     }
+  | { readonly type: "moving"; readonly within: number }
   | { readonly type: "pong" };
 
 /** A frame that breaks the grammar. */
@@ -100,6 +107,9 @@ export function parseServerMessage(frame: string): ServerMessage | undefined {
     }
     case "error":
       return serverError(f);
+    case "moving":
+      need(f, "within", f.within);
+      return { type, within: whole(f, "within") };
     case "pong":
       return { type };
     default:
@@ -149,12 +159,12 @@ function member(f: Fields): Member {
 }
 
 function meta(f: Fields): Meta {
-  if (!has(f, "meta")) return { replica: false, name: "" };
+  if (!has(f, "meta")) return { replica: false, reader: false, name: "" };
   const m = need(f, "meta", asObject(f.meta));
   const name = has(m, "name") ? need(m, "name", text(m.name)) : "";
   const fault = nameFault(name);
   if (fault) throw new BadMessageError(fault);
-  return { replica: flag(m, "replica"), name };
+  return { replica: flag(m, "replica"), reader: flag(m, "reader"), name };
 }
 
 /** What is wrong with the name of a peer, as a sentence, or undefined. */

@@ -42,7 +42,7 @@ export class Roster {
   present(peer: PeerID, meta: Meta): void {
     const known = this.#members.get(peer);
     if (known) known.missingSince = undefined;
-    if (known && known.meta.name === meta.name && known.meta.replica === meta.replica) return;
+    if (known && sameMeta(known.meta, meta)) return;
     this.#members.set(peer, { meta, missingSince: undefined });
     this.#events.member(peer, meta);
   }
@@ -58,4 +58,8 @@ export class Roster {
       if (missingSince !== undefined && now - missingSince >= AbsenceGrace) this.left(peer);
     }
   }
+}
+
+function sameMeta(a: Meta, b: Meta): boolean {
+  return a.name === b.name && a.replica === b.replica && a.reader === b.reader;
 }

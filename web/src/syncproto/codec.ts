@@ -1,9 +1,17 @@
 // Messages as bytes, and back.
 
-import type { Change } from "../changeset/change.ts";
+import { type Change, SiteIDLen } from "../changeset/change.ts";
 import { appendValue } from "../changeset/pack.ts";
-import { compareBytes } from "../changeset/value.ts";
+import { compareBytes, compareText } from "../changeset/value.ts";
 import { ByteWriter } from "../changeset/writer.ts";
+import {
+  appendDigestAnswer,
+  appendDigestRequest,
+  appendResend,
+  parseDigestAnswer,
+  parseDigestRequest,
+  parseResend,
+} from "./digest.ts";
 import { CodeTooLarge, CodeVersion, malformed, ProtocolError, truncate } from "./errors.ts";
 import {
   type Bye,
@@ -13,26 +21,42 @@ import {
   type Have,
   type Hello,
   MaxChanges,
+  MaxGeneration,
   MaxGroups,
   MaxMessage,
   MaxName,
+  MaxNeighbours,
+  MaxPrunes,
+  MaxSchemaBytes,
   MaxSchemaSQL,
   MaxSchemaTables,
   MaxSentence,
+  MaxSpanDeps,
+  MaxSpans,
+  MaxVersion,
   type Message,
   MinMaxMessage,
   ProofLen,
   Protocol,
+  type Prune,
   type Schema,
   SchemaHashLen,
+  type Span,
   type TableSchema,
   TypeBye,
   TypeChanges,
+  TypeDigestAnswer,
+  TypeDigestRequest,
   TypeErrorMessage,
   TypeHave,
   TypeHello,
+  TypePrune,
+  TypeRelay,
+  TypeResend,
   TypeSchema,
 } from "./message.ts";
+import { appendRelay, parseRelay } from "./relay.ts";
+import { appendTable, parseColumns } from "./tables.ts";
 import {
   appendBytes,
   appendSite,
@@ -40,7 +64,6 @@ import {
   appendString,
   appendUvarint,
   appendVector,
-  compareText,
   Parser,
   Refs,
 } from "./wire.ts";
@@ -50,6 +73,7 @@ const flagWriter = 1; // hello
 const flagFeed = 2;
 const flagBusy = 4;
 const flagClaims = 1; // changes
+const flagSpans = 2;
 const flagHaveFeed = 1; // have
 const flagHaveBusy = 2;
 const flagHaveNeighbours = 4;
@@ -58,7 +82,8 @@ const flagHaveNeighbours = 4;
 const minGroup = 4; // origin, version, rows, and a row
 const minRow = 3;
 const minCell = 6;
-const minTable = 4;
+const minTable = 5;
+const minSpan = 4;
 
 const maxErrorCode = 65535;
 
@@ -95,15 +120,35 @@ export function marshal(m: Message): Uint8Array<ArrayBuffer> {
     case TypeBye:
       appendString(w, truncate(m.sentence, MaxSentence));
       break;
+    case TypeRelay:
+      appendRelay(w, m);
+      break;
     case TypeSchema:
       w.bytes(m.hash);
+      appendUvarint(w, m.generation);
       appendUvarint(w, m.tables.length);
-      for (const t of m.tables) {
-        appendString(w, t.name);
-        appendString(w, t.sql);
-      }
+      for (const t of m.tables) appendTable(w, t);
+      break;
+    case TypePrune:
+      appendSites(w, m.prune);
+      appendSites(w, m.graft);
+      break;
+    case TypeDigestRequest:
+      appendDigestRequest(w, m);
+      break;
+    case TypeDigestAnswer:
+      appendDigestAnswer(w, m);
+      break;
+    case TypeResend:
+      appendResend(w, m);
   }
   return w.take();
+}
+
+/** Whether a message is a hello with the writer flag, if it is a message at all. */
+export function claimsWriter(b: Uint8Array): boolean {
+  const flags = b[2 + SiteIDLen] ?? 0;
+  return b[0] === TypeHello && b[1] === Protocol && (flags & flagWriter) !== 0;
 }
 
 function parseBody(p: Parser): Message {
@@ -123,13 +168,23 @@ function parseBody(p: Parser): Message {
     }
     case TypeSchema:
       return parseSchema(p);
+    case TypePrune:
+      return parsePrune(p);
+    case TypeRelay:
+      return parseRelay(p);
+    case TypeDigestRequest:
+      return parseDigestRequest(p);
+    case TypeDigestAnswer:
+      return parseDigestAnswer(p);
+    case TypeResend:
+      return parseResend(p);
     default:
       throw malformed(`a message has the unknown type ${type}`);
   }
 }
 
-// Reads a byte with no bit set but those of `all`.
-function parseFlags(p: Parser, all: number): number {
+/** Reads a byte with no bit set but those of `all`. */
+export function parseFlags(p: Parser, all: number): number {
   const f = p.byte();
   if ((f & ~all) !== 0) throw malformed("an unknown flag is set");
   return f;
@@ -177,13 +232,13 @@ function parseHello(p: Parser): Hello {
     schemaHash: p.take(SchemaHashLen),
     maxMessage: p.number("the largest message", MinMaxMessage),
     resume: p.number("resume", 0),
-    neighbours: p.siteList(),
+    neighbours: p.siteList("neighbours", MaxNeighbours),
     vector: p.vector(),
   };
 }
 
 function appendChanges(w: ByteWriter, m: Changes): void {
-  w.byte(flag(m.claims !== undefined, flagClaims));
+  w.byte(flag(m.claims !== undefined, flagClaims) | flag(m.spans.length > 0, flagSpans));
   appendUvarint(w, m.reached);
   appendUvarint(w, m.remaining);
   appendUvarint(w, m.groups.length);
@@ -193,6 +248,14 @@ function appendChanges(w: ByteWriter, m: Changes): void {
   if (m.claims) {
     appendVector(w, m.claims);
     appendVector(w, m.deps ?? new Map());
+  }
+  if (m.spans.length === 0) return;
+  appendUvarint(w, m.spans.length);
+  for (const s of m.spans) {
+    sites.append(w, s.origin);
+    appendUvarint(w, s.after);
+    appendUvarint(w, s.version - s.after);
+    appendVector(w, s.deps);
   }
 }
 
@@ -229,7 +292,7 @@ function rowsOf(changes: readonly Change[]): [Change, ...Change[]][] {
 }
 
 function parseChanges(p: Parser): Changes {
-  const f = parseFlags(p, flagClaims);
+  const f = parseFlags(p, flagClaims | flagSpans);
   const reached = p.number("reached", 0);
   const remaining = p.number("remaining", 0);
   const groups: Group[] = [];
@@ -241,7 +304,28 @@ function parseChanges(p: Parser): Changes {
   }
   const claims = f & flagClaims ? p.vector() : undefined;
   const deps = claims && p.vector();
-  return { type: TypeChanges, reached, remaining, groups, claims, deps };
+  const spans = f & flagSpans ? parseSpans(p) : [];
+  return { type: TypeChanges, reached, remaining, groups, claims, deps, spans };
+}
+
+function parseSpans(p: Parser): Span[] {
+  const n = p.count("spans", MaxSpans, minSpan);
+  if (n === 0) throw malformed("the list of spans is empty");
+  const spans: Span[] = [];
+  for (let i = 0; i < n; i++) {
+    const origin = p.siteRef();
+    const after = p.number("a version", 0);
+    if (origin.length !== 32) throw malformed("the site of a span does not have 16 bytes");
+    if (origin <= (spans.at(-1)?.origin ?? "")) {
+      throw malformed("the spans are not in ascending order of their sites");
+    }
+    const length = p.number("the length of a span", 1);
+    if (length > MaxVersion - after) throw malformed("a version is not in the range from 1 to 2^53-1");
+    const deps = p.vector();
+    if (deps.size > MaxSpanDeps) throw malformed(`a span depends on more than ${MaxSpanDeps} sites`);
+    spans.push({ origin, after, version: after + length, deps });
+  }
+  return spans;
 }
 
 // Reads a group of at most `most` changes.
@@ -299,7 +383,7 @@ function parseHave(p: Parser): Have {
     busy: (f & flagHaveBusy) !== 0,
     applied: p.number("applied", 0),
     delta: p.vector(),
-    neighbours: f & flagHaveNeighbours ? p.siteList() : undefined,
+    neighbours: f & flagHaveNeighbours ? p.siteList("neighbours", MaxNeighbours) : undefined,
   };
 }
 
@@ -312,14 +396,27 @@ function parseError(p: Parser): ErrorMessage {
 }
 
 function parseSchema(p: Parser): Schema {
+  if (p.left >= MaxSchemaBytes) throw new ProtocolError(CodeTooLarge, "a schema has more than 4 MiB");
   const hash = p.take(SchemaHashLen);
+  const generation = p.number("a generation", 0);
+  if (generation > MaxGeneration) throw malformed("a generation is 2^32 or more");
   const tables: TableSchema[] = [];
   for (let n = p.count("tables", MaxSchemaTables, minTable); n > 0; n--) {
     const name = p.text("a name", 1, MaxName);
     const sql = p.text("a CREATE TABLE statement", 1, MaxSchemaSQL);
     const last = tables.at(-1);
     if (last && compareText(last.name, name) >= 0) throw malformed("the tables are not in ascending order");
-    tables.push({ name, sql });
+    tables.push({ name, sql, columns: parseColumns(p) });
   }
-  return { type: TypeSchema, hash, tables };
+  return { type: TypeSchema, hash, generation, tables };
+}
+
+function parsePrune(p: Parser): Prune {
+  const prune = p.siteList("pruned sites", MaxPrunes);
+  const graft = p.siteList("grafted sites", MaxPrunes);
+  const pruned = new Set(prune);
+  if (graft.some((site) => pruned.has(site))) {
+    throw malformed("a site is pruned and grafted at the same time");
+  }
+  return { type: TypePrune, prune, graft };
 }

@@ -3,7 +3,7 @@
 import { type Change, SiteIDLen } from "../changeset/change.ts";
 import { valueSize } from "../changeset/value.ts";
 import type { Link } from "./link.ts";
-import { type Changes, type Group, MaxName, SoftChanges, TypeChanges } from "./message.ts";
+import { type Changes, type Group, MaxName, SoftChanges, type Span, TypeChanges } from "./message.ts";
 import { type Entry, WindowBytes } from "./ops.ts";
 import type { CoreState } from "./state.ts";
 import { EventTooLarge } from "./status.ts";
@@ -16,6 +16,8 @@ import { utf8Length } from "./wire.ts";
 /** Of a changes message without groups, claims and deps. */
 export const headerSize = 64;
 const groupSize = 48; // of a group without changes
+/** Of a span without its deps. */
+export const spanSize = 40;
 const cellSize = 80; // of a change without its names, key and value: site, versions, lengths
 
 /** A changes message that is being made. */
@@ -25,6 +27,7 @@ export interface Draft {
   readonly groups: { origin: string; version: number; changes: Change[] }[];
   claims: Vector | undefined;
   deps: Vector | undefined;
+  readonly spans: Span[];
 }
 
 /** A message with its size. */
@@ -35,7 +38,7 @@ export interface Outgoing {
 }
 
 export function newDraft(remaining: number, reached: number): Draft {
-  return { reached, remaining, groups: [], claims: undefined, deps: undefined };
+  return { reached, remaining, groups: [], claims: undefined, deps: undefined, spans: [] };
 }
 
 export function messageOf(m: Draft): Changes {
@@ -52,8 +55,10 @@ export function sizeOf(m: {
   readonly groups: readonly Group[];
   readonly claims: Vector | undefined;
   readonly deps: Vector | undefined;
+  readonly spans: readonly Span[];
 }): number {
   let size = headerSize + vectorSize(m.claims) + vectorSize(m.deps);
+  for (const s of m.spans) size += spanSize + vectorSize(s.deps);
   for (const g of m.groups) {
     size += groupSize;
     for (const ch of g.changes) size += boundOf(ch);
@@ -70,16 +75,24 @@ export function countChanges(m: { readonly groups: readonly Group[] }): number {
 }
 
 /**
- * Makes messages of entries that were read. It is one message mostly; a run of changes with one (L, seq), which a Read
- * does not split, may need several. Each says what it reached; the last one's is the caller's to set.
+ * Makes messages of entries that were read, and says whether nothing was left out (`complete`). It is one message mostly; a
+ * run of changes with one (L, seq), which a Read does not split, may need several. Each says what it reached; the last
+ * one's is the caller's to set.
  */
-export function compose(c: CoreState, l: Link, entries: readonly Entry[], remaining: number): Outgoing[] {
+export function compose(
+  c: CoreState,
+  l: Link,
+  entries: readonly Entry[],
+  remaining: number,
+): { readonly parts: Outgoing[]; readonly complete: boolean } {
   const parts: Outgoing[] = [];
+  let complete = true;
   for (const e of entries) {
     let fresh = true; // no group of this entry in the current message yet
     for (const ch of e.changes) {
       const bound = boundOf(ch);
       if (!sendable(ch) || headerSize + groupSize + bound > l.maxMessage) {
+        complete = false;
         c.counters.tooLarge++;
         c.event(l, { kind: EventTooLarge, table: ch.table, cid: ch.cid, size: bound });
         continue;
@@ -95,7 +108,7 @@ export function compose(c: CoreState, l: Link, entries: readonly Entry[], remain
     }
   }
   for (const part of parts) part.size = sizeOf(part.m);
-  return parts;
+  return { parts, complete };
 }
 
 // Whether a change of size bound has to go into another message.

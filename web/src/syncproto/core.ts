@@ -7,7 +7,7 @@ import { CodeInternal, CodeSuperseded, malformed, ProtocolError } from "./errors
 import { updateFeed } from "./feed.ts";
 import { announce, stepHave } from "./have.ts";
 import { applied, busy, startApply, stepChanges } from "./inbox.ts";
-import { newLink, sendHello, stepHello, updateNeighbours } from "./link.ts";
+import { newLink, pass, sendHello, stepHello, updateNeighbours } from "./link.ts";
 import {
   MaxMessage,
   MaxVectorSites,
@@ -16,24 +16,32 @@ import {
   type TableSchema,
   TypeBye,
   TypeChanges,
+  TypeDigestAnswer,
+  TypeDigestRequest,
   TypeErrorMessage,
   TypeHave,
   TypeHello,
+  TypePrune,
+  TypeResend,
   TypeSchema,
 } from "./message.ts";
 import {
   type ApplyResult,
   type Config,
   type LinkID,
+  type LookResult,
   MaxLinks,
   type OpenInfo,
   type ReadResult,
   type Ready,
+  TickMillis,
 } from "./ops.ts";
+import { sendPrune, stepPrune } from "./prune.ts";
 import { announceSchema, schemaApplied, schemaChanged, stepSchema } from "./schema.ts";
 import { CoreState } from "./state.ts";
 import { EventRemoteError, type Status, statusOf, synced } from "./status.ts";
 import { emptyVector, type Vector } from "./vector.ts";
+import { lookDone, startLook, stepDigestAnswer, stepDigestRequest, stepResend } from "./verify.ts";
 import { readDone, serve } from "./walk.ts";
 
 /** The sync protocol of one peer. Same Config, same calls: same results. */
@@ -65,7 +73,7 @@ export class Core {
         c.fail(l, new ProtocolError(CodeSuperseded, "a newer connection of the same peer replaces this one"));
       }
     }
-    const l = newLink(id, o);
+    const l = newLink(c.cfg.site, id, o);
     l.heard = c.now;
     c.links.set(id, l);
     c.order.push(id);
@@ -81,7 +89,10 @@ export class Core {
   /** A link is gone, for whatever reason, also after the core asked for it. What it had queued is dropped. */
   close(id: LinkID): void {
     const c = this.#c;
-    if (!c.links.delete(id)) return;
+    const l = c.links.get(id);
+    if (!l) return;
+    pass(c, l);
+    c.links.delete(id);
     c.order.splice(c.order.indexOf(id), 1);
     updateNeighbours(c);
   }
@@ -130,12 +141,26 @@ export class Core {
         break;
       case TypeSchema:
         stepSchema(c, l, m);
+        break;
+      case TypePrune:
+        stepPrune(c, l, m);
+        break;
+      case TypeDigestRequest:
+        stepDigestRequest(c, l, m);
+        break;
+      case TypeDigestAnswer:
+        stepDigestAnswer(c, l, m);
+        break;
+      case TypeResend:
+        stepResend(c, l, m);
     }
   }
 
   /** To be called every TickMillis. */
   tick(): void {
+    const { looks } = this.#c;
     this.#c.now++;
+    looks.cost = Math.max(looks.cost - TickMillis / 2, 0);
   }
 
   /** A durable local commit: the store's own and newest after it. */
@@ -154,11 +179,11 @@ export class Core {
   }
 
   /**
-   * The schema's hash and tables: after the construction, and whenever it changed, before the `committed` that came with
-   * the change.
+   * The schema's hash, generation and tables: after the construction, and whenever one of them changed, before the
+   * `committed` that came with the change.
    */
-  schemaChanged(hash: Uint8Array, tables: readonly TableSchema[]): void {
-    schemaChanged(this.#c, hash, tables);
+  schemaChanged(hash: Uint8Array, generation: number, tables: readonly TableSchema[]): void {
+    schemaChanged(this.#c, hash, generation, tables);
   }
 
   /** Answers a SchemaRequest. */
@@ -166,15 +191,22 @@ export class Core {
     schemaApplied(this.#c, id);
   }
 
+  /** Answers a LookRequest. */
+  lookDone(r: LookResult): void {
+    lookDone(this.#c, r);
+  }
+
   /** What is to be done; it is taken as being done. */
   ready(): Ready {
     const c = this.#c;
     startApply(c);
+    startLook(c);
     updateFeed(c);
     for (const id of c.order) {
       const l = c.link(id);
       if (l.live && !l.closing) {
         announceSchema(c, l);
+        sendPrune(c, l);
         serve(c, l);
       }
     }

@@ -11,6 +11,7 @@ export const CodeFlow = 7;
 export const CodeStaleCopy = 8;
 export const CodeSuperseded = 9;
 export const CodeInternal = 10;
+export const CodeParked = 11;
 
 const codeNames: readonly string[] = [
   "",
@@ -24,6 +25,7 @@ const codeNames: readonly string[] = [
   "stale-copy",
   "superseded",
   "internal",
+  "parked",
 ];
 
 /** The code's name in docs/PROTOCOL.md. */

@@ -1,7 +1,9 @@
 // Frames: how messages travel on a data channel.
 
 import { ByteWriter } from "../changeset/writer.ts";
+import { claimsWriter } from "./codec.ts";
 import { CodeTooLarge, malformed, ProtocolError } from "./errors.ts";
+import { MinMaxMessage } from "./message.ts";
 
 /** Bytes of a frame that is sent, the type byte included. */
 export const MaxFrame = 16384;
@@ -64,11 +66,17 @@ export type Frame =
 /** Puts the messages of one link together from its frames. */
 export class Assembler {
   readonly #max: number;
+  #limit: number; // of the next message
   #parts = new ByteWriter();
 
-  /** `maxMessage`: bytes of a message that is still accepted. */
+  /**
+   * `maxMessage`: bytes of a message that is still accepted; at most MinMaxMessage until a hello has come that claims the
+   * writer role: nothing that a reader has to say is longer, and a member that proves nothing makes nobody keep 64 MiB of
+   * a message that never ends.
+   */
   constructor(maxMessage: number) {
     this.#max = maxMessage;
+    this.#limit = Math.min(maxMessage, MinMaxMessage);
   }
 
   /** Takes the next frame; it copies what it keeps. Throws a ProtocolError; afterwards the link is of no more use. */
@@ -87,13 +95,14 @@ export class Assembler {
       }
       case FramePart:
       case FrameLast: {
-        if (payload.length > this.#max - this.#parts.length) {
+        if (payload.length > this.#limit - this.#parts.length) {
           throw new ProtocolError(CodeTooLarge, "a message is longer than this peer accepts");
         }
         this.#parts.bytes(payload);
         if (kind === FramePart) return { kind };
         const message = this.#parts.take();
         this.#parts = new ByteWriter();
+        if (claimsWriter(message)) this.#limit = this.#max;
         return { kind, message };
       }
       default:

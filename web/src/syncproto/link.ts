@@ -6,14 +6,16 @@ import { announced, type Having, newHaving } from "./have.ts";
 import { busy, newReceiving, type Receiving } from "./inbox.ts";
 import { type Hello, MaxMessage, MaxNeighbours, MaxVectorSites, TypeHello } from "./message.ts";
 import type { LinkID, OpenInfo } from "./ops.ts";
+import { newPruning, type Pruning } from "./prune.ts";
 import { newSchemaState, type SchemaState, sameHash } from "./schema.ts";
 import type { CoreState } from "./state.ts";
-import { EventLive, EventSchemaDiffers, EventStaleCopy } from "./status.ts";
+import { EventLive, EventSameSite, EventSchemaDiffers, EventStaleCopy } from "./status.ts";
 import { covers, coversAll, emptyVector, maxOf, type SiteID, type Vector } from "./vector.ts";
+import { newQuestions, type Questions } from "./verify.ts";
 import { newServing, type Serving, startWalk } from "./walk.ts";
 
 /** What the core keeps for one open channel. */
-export interface Link extends Serving, Receiving, Having, SchemaState {
+export interface Link extends Serving, Receiving, Having, Pruning, SchemaState, Questions {
   readonly id: LinkID;
   readonly remote: SiteID;
   readonly proof: Uint8Array;
@@ -39,7 +41,7 @@ export interface Link extends Serving, Receiving, Having, SchemaState {
   known: Vector;
 }
 
-export function newLink(id: LinkID, o: OpenInfo): Link {
+export function newLink(self: SiteID, id: LinkID, o: OpenInfo): Link {
   return {
     id,
     remote: o.remote,
@@ -56,7 +58,9 @@ export function newLink(id: LinkID, o: OpenInfo): Link {
     ...newServing(),
     ...newReceiving(),
     ...newHaving(),
+    ...newPruning(self, o.remote),
     ...newSchemaState(),
+    ...newQuestions(),
   };
 }
 
@@ -75,6 +79,7 @@ export function sendHello(c: CoreState, l: Link): void {
     vector: c.vector,
   };
   announced(c, l, h.feed, h.busy);
+  l.told = { hash: h.schemaHash, generation: 0 };
   c.send(l, h);
 }
 
@@ -83,7 +88,9 @@ export function stepHello(c: CoreState, l: Link, h: Hello): void {
     c.fail(l, malformed("a second hello"));
     return;
   }
+  l.writer = h.writer;
   if (h.site === c.cfg.site) {
+    c.event(l, { kind: EventSameSite, proved: l.writer });
     c.fail(
       l,
       new ProtocolError(
@@ -99,33 +106,37 @@ export function stepHello(c: CoreState, l: Link, h: Hello): void {
   }
   if (!learn(c, l, h.vector)) return;
   l.live = true;
-  l.writer = h.writer;
   l.feed = h.feed;
   l.busy = h.busy;
   l.maxMessage = Math.min(h.maxMessage, MaxMessage);
   l.neighbours = h.neighbours;
   l.remoteHash = h.schemaHash;
   l.caughtUp = !h.writer;
-  startWalk(l, h.resume, c.newest);
+  startWalk(l, resumeOf(c, l.remote, h.resume), c.newest);
   c.event(l, { kind: EventLive });
   if (!sameHash(l.remoteHash, c.schemaHash)) c.event(l, { kind: EventSchemaDiffers });
   updateNeighbours(c);
 }
 
+/**
+ * Where the walk for a site begins that says how far it has come. What it cannot have from here was told by a database that
+ * held more, before it was put back, or by a twin: other entries have taken those numbers here. That is so unless it
+ * acknowledged as much; its word for the rest may have got lost with a link, and costs reading.
+ */
+function resumeOf(c: CoreState, remote: SiteID, reached: number): number {
+  const passed = c.passed.get(remote) ?? 0;
+  return reached > Math.max(c.cfg.newest, passed) ? passed : reached;
+}
+
+/** Notes how far the other side has followed the link's walk, as far as it said so. */
+export function pass(c: CoreState, l: Link): void {
+  if (c.passed.size >= MaxVectorSites) c.passed.clear(); // their walks start anew, which costs reading
+  if (l.ackedReached > (c.passed.get(l.remote) ?? 0)) c.passed.set(l.remote, l.ackedReached);
+}
+
 /** Takes over what the other side's vector covers. False if that ended the link. */
 export function learn(c: CoreState, l: Link, v: Vector): boolean {
-  const version = v.get(c.cfg.site) ?? 0;
-  if (version > c.own) {
-    c.event(l, { kind: EventStaleCopy, version });
-    c.fail(
-      l,
-      new ProtocolError(
-        CodeStaleCopy,
-        "this database is older than what it has announced: it was restored from a copy",
-      ),
-    );
-    return false;
-  }
+  if (stale(c, l, v.get(c.cfg.site) ?? 0)) return false;
   const known = maxOf(l.known, v);
   if (known.size > MaxVectorSites) {
     c.fail(l, malformed(`the vector has more than ${MaxVectorSites} sites`));
@@ -134,7 +145,22 @@ export function learn(c: CoreState, l: Link, v: Vector): boolean {
   if (!coversAll(l.known, known)) {
     l.known = known;
     l.held = l.held.filter((h) => !covers(known, h.origin, h.version));
+    for (const [site, version] of l.got) if (covers(known, site, version)) l.got.delete(site);
   }
+  return true;
+}
+
+/** Ends the link if the other side has seen a version of our site that we do not have, and tells whether it did. */
+export function stale(c: CoreState, l: Link, version: number): boolean {
+  if (version <= c.own) return false;
+  c.event(l, { kind: EventStaleCopy, version, proved: l.writer });
+  c.fail(
+    l,
+    new ProtocolError(
+      CodeStaleCopy,
+      "this database is older than what it has announced: it was restored from a copy",
+    ),
+  );
   return true;
 }
 

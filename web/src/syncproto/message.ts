@@ -1,6 +1,9 @@
 // The messages of docs/PROTOCOL.md and their limits.
 
 import { type Change, MaxVersion as maxChangeVersion } from "../changeset/change.ts";
+import type { TableSchema } from "../changeset/schema.ts";
+import type { DigestAnswer, DigestRequest, Resend } from "./digest.ts";
+import type { Relay } from "./relay.ts";
 import type { SiteID, Vector } from "./vector.ts";
 
 /** The protocol version that a hello names. */
@@ -22,12 +25,26 @@ export const MaxNeighbours = 1024;
 export const MaxGroups = 8192;
 /** Changes (cells) of a changes message. */
 export const MaxChanges = 65536;
+/** Spans of a changes message. */
+export const MaxSpans = 1024;
+/** Sites in the deps of a span. */
+export const MaxSpanDeps = 64;
+/** Sites in each list of a prune message. */
+export const MaxPrunes = 1024;
 /** Bytes of a table or column name. */
 export const MaxName = 1024;
 /** Tables of a schema message. */
 export const MaxSchemaTables = 1024;
 /** Bytes of a CREATE TABLE statement. */
 export const MaxSchemaSQL = 64 * 1024;
+/** Bytes of a schema message. */
+export const MaxSchemaBytes = 4 * 1024 * 1024;
+/** Columns of a table in a schema message, as many as SQLite allows. */
+export const MaxColumns = 2000;
+/** Bytes of a column's declared type. */
+export const MaxTypeName = 1024;
+/** Generations of a schema. */
+export const MaxGeneration = 2 ** 32 - 1;
 /** Bytes of the sentence of an error or bye. */
 export const MaxSentence = 1024;
 /** Bytes of a role proof. */
@@ -49,6 +66,11 @@ export const TypeHave = 3;
 export const TypeErrorMessage = 4;
 export const TypeBye = 5;
 export const TypeSchema = 6;
+export const TypePrune = 7;
+export const TypeRelay = 8;
+export const TypeDigestRequest = 9;
+export const TypeDigestAnswer = 10;
+export const TypeResend = 11;
 
 /** The first message on a link, from each side. */
 export interface Hello {
@@ -82,6 +104,18 @@ export interface Group {
   readonly changes: readonly Change[];
 }
 
+/**
+ * Says that the groups of `origin` in its message hold every write of `origin` above `after` up to `version`, or what beats
+ * it, once the receiver covers `deps` as well.
+ */
+export interface Span {
+  readonly origin: SiteID;
+  readonly after: number;
+  readonly version: number;
+  /** What `origin` had from others by `version` and may have beaten its writes. */
+  readonly deps: Vector;
+}
+
 /** Carries entries, and says what the receiver covers once it has them. */
 export interface Changes {
   readonly type: typeof TypeChanges;
@@ -90,10 +124,29 @@ export interface Changes {
   /** About how many more changes the walk has; 0 on its last message. */
   readonly remaining: number;
   readonly groups: readonly Group[];
-  /** The sender's vector, undefined where the walk goes on. */
+  /**
+   * What of the sender's vector the receiver was not told on this link and is not known to cover; undefined where the walk
+   * goes on.
+   */
   readonly claims: Vector | undefined;
-  /** What the receiver's vector has to cover before it takes the claims; undefined exactly if they are. */
+  /**
+   * What the receiver's vector has to cover before it takes the claims, and those before; undefined exactly if they
+   * are.
+   */
   readonly deps: Vector | undefined;
+  /** For which sites `groups` are complete, in ascending order of the sites. */
+  readonly spans: readonly Span[];
+}
+
+/**
+ * Asks not to be sent, or to be sent again, the entries of some sites: the receiver holds those of a pruned site for a
+ * while before it sends them.
+ */
+export interface Prune {
+  readonly type: typeof TypePrune;
+  /** Ascending, none in both. */
+  readonly prune: readonly SiteID[];
+  readonly graft: readonly SiteID[];
 }
 
 /** Tells a sender what has arrived. */
@@ -122,20 +175,29 @@ export interface Bye {
   readonly sentence: string;
 }
 
-/** A CRR's name and its CREATE TABLE statement. */
-export interface TableSchema {
-  readonly name: string;
-  readonly sql: string;
-}
+export type { TableSchema };
 
-/** The sender's CRRs. */
+/** The sender's CRRs, or only that their hash is another now. */
 export interface Schema {
   readonly type: typeof TypeSchema;
   /** 32 bytes. */
   readonly hash: Uint8Array;
-  /** In ascending bytewise order of their names. */
+  /** Counts the migrations that were made on purpose; 0: none, or the sender is a reader. */
+  readonly generation: number;
+  /** In ascending bytewise order of their names; none: the hash alone is told. */
   readonly tables: readonly TableSchema[];
 }
 
 /** Any message. */
-export type Message = Hello | Changes | Have | ErrorMessage | Bye | Schema;
+export type Message =
+  | Hello
+  | Changes
+  | Have
+  | ErrorMessage
+  | Bye
+  | Schema
+  | Prune
+  | Relay
+  | DigestRequest
+  | DigestAnswer
+  | Resend;

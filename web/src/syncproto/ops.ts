@@ -1,6 +1,7 @@
 // What goes into the core and comes out of it, besides messages.
 
 import type { Change } from "../changeset/change.ts";
+import type { DigestContent, DigestRequest, Resend } from "./digest.ts";
 import type { ProtocolError } from "./errors.ts";
 import type { Group, Message, TableSchema } from "./message.ts";
 import type { Event } from "./status.ts";
@@ -16,6 +17,8 @@ export const TickMillis = 50;
 
 /** How long an entry that should come from a better place is held back. */
 export const HoldTicks = 6;
+/** An entry of a pruned site is held for this long, and up to as long again, by the two sites. */
+export const PruneTicks = 8;
 /** How long claims without entries wait for a have that makes them unnecessary. */
 export const ClaimTicks = 6;
 /** A have waits 1 to HaveTicks ticks for more to say. */
@@ -37,10 +40,16 @@ export const ApplyChanges = 4096;
 export const MaxHeld = 65536;
 /** Entries that one Read may decide on. */
 export const MaxDecisions = 16384;
-/** Claims of a link that wait for their deps; the oldest goes when there are more. */
+/** Claims of a link that wait for their deps; the two oldest become one when there are more. */
 export const MaxClaimsQueue = 64;
+/** Spans that are remembered with their groups, to pass them on as they came. */
+export const MaxUnits = 1024;
+/** Bytes of them, by estimate. */
+export const MaxUnitBytes = 1024 * 1024;
 /** Open links. */
 export const MaxLinks = 1024;
+/** Places in the vector that only sites with a link to us take. */
+export const ReservedSites = 1024;
 
 /** What a core starts from. `site`, `own`, `newest` and `vector` are the store's state. */
 export interface Config {
@@ -82,6 +91,8 @@ export interface Ready {
   readonly apply: ApplyRequest | undefined;
   /** At most one is outstanding for each link. */
   readonly schemas: readonly SchemaRequest[];
+  /** At most one is outstanding; undefined: none to start. */
+  readonly look: LookRequest | undefined;
   /** After the sends. */
   readonly closes: readonly Close[];
   /** For logs and figures. */
@@ -102,11 +113,13 @@ export interface Close {
 }
 
 /**
- * Asks the driver to create those of the tables that do not exist, and then to call `schemaChanged` if the schema
- * changed, and `schemaApplied` in any case.
+ * Asks the driver to take of another's schema what its owner lets it take, and then to call `schemaChanged` if hash,
+ * generation or tables changed, and `schemaApplied` in any case. Where the hash is our own, only the generation counts.
  */
 export interface SchemaRequest {
   readonly link: LinkID;
+  readonly hash: Uint8Array;
+  readonly generation: number;
   readonly tables: readonly TableSchema[];
 }
 
@@ -171,6 +184,25 @@ export interface ReadResult {
   readonly remaining: number;
 }
 
+/** Asks what the store holds, for the other side of a link. One of `digest` and `resend` is set. */
+export interface LookRequest {
+  readonly id: number;
+  readonly link: LinkID;
+  /** To be answered from one snapshot. */
+  readonly digest: DigestRequest | undefined;
+  /** All changes of these rows, as entries in ascending order. */
+  readonly resend: Resend | undefined;
+}
+
+/** Answers a LookRequest. */
+export interface LookResult {
+  readonly id: number;
+  readonly answer: DigestContent | undefined;
+  readonly entries: readonly Entry[];
+  /** How long the look took. */
+  readonly millis: number;
+}
+
 /** A Group and the link that it came from. */
 export interface ApplyGroup extends Group {
   readonly link: LinkID;
@@ -199,4 +231,17 @@ export interface ApplyResult {
   /** Afterwards. */
   readonly own: number;
   readonly newest: number;
+  /**
+   * Nothing more may be put aside, and so no claim was stored; what was of the groups may be. The core ends the link that
+   * the group came from, and asks again for the rest. undefined: all was applied.
+   */
+  readonly refused?: Refusal | undefined;
+}
+
+/** The group that an apply could not take. */
+export interface Refusal {
+  /** Its index. */
+  readonly group: number;
+  /** A sentence for its sender. */
+  readonly reason: string;
 }

@@ -2,11 +2,24 @@
 
 import type { ProtocolError } from "./errors.ts";
 import type { Applying } from "./inbox.ts";
-import { type Link, newLink, updateNeighbours } from "./link.ts";
+import { type Link, newLink, pass, updateNeighbours } from "./link.ts";
 import { type Message, type TableSchema, TypeErrorMessage } from "./message.ts";
-import type { ApplyRequest, Close, Config, LinkID, ReadRequest, Ready, SchemaRequest, Send } from "./ops.ts";
+import type {
+  ApplyRequest,
+  Close,
+  Config,
+  LinkID,
+  LookRequest,
+  ReadRequest,
+  Ready,
+  SchemaRequest,
+  Send,
+} from "./ops.ts";
+import type { Seen } from "./prune.ts";
+import { Units, type WaitingSpan } from "./span.ts";
 import type { Counters, Event } from "./status.ts";
 import { covers, maxOf, type SiteID, since, type Vector, without, withVersion } from "./vector.ts";
+import { type Looks, newLooks } from "./verify.ts";
 
 /** A Ready that is being filled. */
 export interface Pending {
@@ -14,15 +27,16 @@ export interface Pending {
   readonly reads: ReadRequest[];
   apply: ApplyRequest | undefined;
   readonly schemas: SchemaRequest[];
+  look: LookRequest | undefined;
   readonly closes: Close[];
   readonly events: Event[];
 }
 
 function newPending(): Pending {
-  return { sends: [], reads: [], apply: undefined, schemas: [], closes: [], events: [] };
+  return { sends: [], reads: [], apply: undefined, schemas: [], look: undefined, closes: [], events: [] };
 }
 
-/** The state of a core. Its parts are functions on it: link.ts, walk.ts, inbox.ts, feed.ts, have.ts, schema.ts. */
+/** The state of a core. Its parts, functions on it, are in the files beside this one: walk.ts, inbox.ts, span.ts and so on. */
 export class CoreState {
   readonly cfg: Config;
   /** Ticks since the start. */
@@ -42,6 +56,9 @@ export class CoreState {
   /** Of links, ascending. */
   readonly order: LinkID[] = [];
 
+  /** The reached that a site has acknowledged, on links that ended. */
+  readonly passed = new Map<SiteID, number>();
+
   /** Sites of the live links, ascending; never modified, replaced. */
   neighbours: readonly SiteID[] = [];
   neighboursGen = 0;
@@ -54,12 +71,23 @@ export class CoreState {
   turn: LinkID = 0;
   /** gen at which the claims queues were last looked through. */
   resolved = 0;
+
+  /** Taken, waiting for what they depend on; oldest first. */
+  spans: WaitingSpan[] = [];
+  readonly units = new Units();
+  /** The latest local versions that an Apply used, without a gap. */
+  foreignRun = { from: 0, to: 0 };
+  readonly seen = new Map<SiteID, Seen>();
+
   /** The link that we catch up from; 0: none. */
   feeder: LinkID = 0;
 
   schemaHash: Uint8Array;
   schemaTables: readonly TableSchema[] = [];
   schemaGiven = false;
+  schemaGeneration = 0;
+
+  readonly looks: Looks = newLooks();
 
   readonly counters: Counters = {
     messages: 0,
@@ -105,6 +133,9 @@ export class CoreState {
     this.own = Math.max(this.own, own);
     this.newest = Math.max(this.newest, newest);
     let v = maxOf(this.vector, foreign);
+    for (const [site, version] of foreign) {
+      if ((this.seen.get(site)?.version ?? 0) <= version) this.seen.delete(site);
+    }
     const foreignRose = since(v, this.vector).size > 0;
     v = withVersion(v, this.cfg.site, this.own);
     if (foreignRose) this.foreignGen++;
@@ -123,7 +154,8 @@ export class CoreState {
 
   /** Ends the link: what it had queued goes, and the driver is asked to close it. */
   shut(l: Link, error: ProtocolError | undefined): void {
-    const closed = newLink(l.id, { remote: l.remote, proof: new Uint8Array(0), resume: 0 });
+    pass(this, l);
+    const closed = newLink(this.cfg.site, l.id, { remote: l.remote, proof: new Uint8Array(0), resume: 0 });
     closed.closing = true;
     this.links.set(l.id, closed);
     l.closing = true;

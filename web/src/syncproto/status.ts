@@ -19,7 +19,7 @@ export const EventServed = 3;
 export const EventSchemaDiffers = 4;
 /** A change is larger than the other side accepts and was left out: table, cid, size. */
 export const EventTooLarge = 5;
-/** The other side has seen `version` of our site, which we do not have. */
+/** The other side has seen `version` of our site, which we do not have: proved. */
 export const EventStaleCopy = 6;
 /** A claim for a new site was dropped: the vector has MaxVectorSites. */
 export const EventVectorFull = 7;
@@ -27,6 +27,8 @@ export const EventVectorFull = 7;
 export const EventParked = 8;
 /** The other side reported `error`. */
 export const EventRemoteError = 9;
+/** The other side has our site id: proved. */
+export const EventSameSite = 10;
 
 /** Something worth a log line. Fields beyond kind, link and remote are set where the kind says so. */
 export interface Event {
@@ -39,6 +41,8 @@ export interface Event {
   readonly table?: string;
   readonly cid?: string;
   readonly error?: ProtocolError;
+  /** The other side has proved the writer role: not everybody can say this. */
+  readonly proved?: boolean;
 }
 
 /** A picture of the core. */
@@ -86,6 +90,8 @@ export interface LinkStatus {
   readonly writer: boolean;
   /** The schema hashes are equal. */
   readonly schema: boolean;
+  /** Between our tables and its, where it has told them: schemaDifferences. */
+  readonly differences: readonly string[];
   /** Our first catch-up from it is not complete. */
   readonly catchingUp: boolean;
   /** Changes received from it. */
@@ -135,6 +141,7 @@ function linkStatus(c: CoreState, l: Link): LinkStatus {
     live: l.live,
     writer: l.writer,
     schema: l.live && compareBytes(l.remoteHash, c.schemaHash) === 0,
+    differences: l.differences,
     catchingUp: !l.caughtUp,
     received: l.receivedChanges,
     remaining: l.remaining,

@@ -6,6 +6,7 @@ import { fromHex, toHex } from "../changeset/change.ts";
 import { marshal, parse } from "./codec.ts";
 import { codeName, ProtocolError } from "./errors.ts";
 import { Assembler, cutFrame, FrameLast, FramePing, FramePong, MaxFrame } from "./frame.ts";
+import { MaxMessage, MinMaxMessage } from "./message.ts";
 import { describeMessage } from "./testing/describe.ts";
 
 // The lines of a file of vectors, each cut at its tabs.
@@ -79,4 +80,26 @@ test("bytes cut anywhere never parse, and never fail otherwise", () => {
       expect(() => parse(whole.subarray(0, n)), `${name} cut to ${n} bytes`).toThrow(ProtocolError);
     }
   }
+});
+
+test("large messages are for those who claim to be writers", () => {
+  const fits = (hello: string | undefined, size: number) => {
+    const assembler = new Assembler(MaxMessage);
+    if (hello !== undefined) assembler.frame(Uint8Array.of(FrameLast, ...fromHex(hello)));
+    try {
+      for (let left = size; left > 0; left -= MaxFrame - 1) {
+        assembler.frame(new Uint8Array(1 + Math.min(left, MaxFrame - 1)));
+      }
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  const named = (name: string) => golden("messages").find(([n]) => n === name)?.[2];
+  for (const hello of [undefined, named("hello-reader"), named("have-all")]) {
+    expect(fits(hello, MinMaxMessage)).toBe(true);
+    expect(fits(hello, MinMaxMessage + 1)).toBe(false);
+  }
+  expect(fits(named("hello-writer"), MaxMessage)).toBe(true);
+  expect(fits(named("hello-writer"), MaxMessage + 1)).toBe(false);
 });

@@ -27,6 +27,7 @@ import {
   WindowBytes,
   WindowMessages,
 } from "./ops.ts";
+import { attach, Met, ownSpan, solid, whole } from "./span.ts";
 import type { CoreState } from "./state.ts";
 import {
   covers,
@@ -59,6 +60,8 @@ interface Reading {
   readonly claims: Vector;
   readonly gen: number;
   readonly newest: number;
+  /** If not only. */
+  readonly met: Met;
 }
 
 /** A link's sending side. */
@@ -87,13 +90,20 @@ export interface Serving {
   /** The last read released held entries. */
   lastOnly: boolean;
 
+  /** Highest own version in the snapshot whose end the walk got to. */
+  ownWalked: number;
+  /** No own version can hide between that and the cursor. */
+  unbroken: boolean;
+
   /** Composed, waiting for the window. */
   outbox: Outgoing[];
   sentMessages: number;
   ackedMessages: number;
-  /** Sizes of what is between the two. */
-  inflight: number[];
+  /** What is between the two. */
+  inflight: Sent[];
   inflightBytes: number;
+  /** The reached of what was acknowledged. */
+  ackedReached: number;
   sentChanges: number;
 
   // Claims. The last ones sent, and when to look whether new ones without entries are needed.
@@ -107,6 +117,12 @@ export interface Serving {
   claimsAt: number;
   /** What has to be covered by then. */
   claimsMark: Vector;
+}
+
+/** A message that is not acknowledged yet. */
+interface Sent {
+  readonly size: number;
+  readonly reached: number;
 }
 
 const start: Position = { l: 0, seq: 0n };
@@ -124,11 +140,14 @@ export function newServing(): Serving {
     released: start,
     dueTick: 0,
     lastOnly: false,
+    ownWalked: 0,
+    unbroken: false,
     outbox: [],
     sentMessages: 0,
     ackedMessages: 0,
     inflight: [],
     inflightBytes: 0,
+    ackedReached: 0,
     sentChanges: 0,
     owed: false,
     lastClaims: emptyVector,
@@ -166,7 +185,7 @@ function windowOpen(l: Link): boolean {
 
 function transmit(c: CoreState, l: Link, o: Outgoing): void {
   l.sentMessages++;
-  l.inflight.push(o.size);
+  l.inflight.push({ size: o.size, reached: o.m.reached });
   l.inflightBytes += o.size;
   l.sentChanges += countChanges(o.m);
   c.send(l, messageOf(o.m));
@@ -175,7 +194,10 @@ function transmit(c: CoreState, l: Link, o: Outgoing): void {
 /** Takes the other side's count of applied messages. False if the count is impossible. */
 export function acknowledge(l: Link, applied: number): boolean {
   if (applied < l.ackedMessages || applied > l.sentMessages) return false;
-  for (const size of l.inflight.splice(0, applied - l.ackedMessages)) l.inflightBytes -= size;
+  for (const { size, reached } of l.inflight.splice(0, applied - l.ackedMessages)) {
+    l.inflightBytes -= size;
+    l.ackedReached = Math.max(l.ackedReached, reached);
+  }
   l.ackedMessages = applied;
   return true;
 }
@@ -210,36 +232,53 @@ function needsClaims(l: Link, v: Vector): boolean {
 // Asks for the entries behind the cursor.
 function readOn(c: CoreState, l: Link): void {
   const count = !l.ended && l.unsent < 0;
-  read(c, l, false, { after: l.cursor, only: undefined, count, decide: decideWalk(c.cfg.site, l) });
+  const met = new Met(l.ended && l.unbroken);
+  read(c, l, met, { after: l.cursor, only: undefined, count, decide: decideWalk(c.cfg.site, l, met) });
 }
 
+// met is undefined for a read of held entries.
 function read(
   c: CoreState,
   l: Link,
-  only: boolean,
+  met: Met | undefined,
   what: Pick<ReadRequest, "after" | "only" | "count" | "decide">,
 ): void {
   c.reads++;
-  l.reading = { id: c.reads, only, claims: c.vector, gen: c.gen, newest: c.newest };
+  const only = met === undefined;
+  l.reading = {
+    id: c.reads,
+    only,
+    claims: c.vector,
+    gen: c.gen,
+    newest: c.newest,
+    met: met ?? new Met(false),
+  };
   l.lastOnly = only;
   const limits = { maxBytes: SoftBytes, maxChanges: SoftChanges };
   c.pending.reads.push({ id: c.reads, link: l.id, ...limits, ...what });
 }
 
 // The decision for each entry of a walk. It is used later than the core's state, and so keeps what it needs.
-function decideWalk(self: SiteID, l: Link): (origin: SiteID, version: number) => Decision {
-  const { known, feed, remote } = l;
+function decideWalk(self: SiteID, l: Link, met: Met): (origin: SiteID, version: number) => Decision {
+  const { known, feed, remote, pruned } = l;
+  const got = new Map(l.got);
   const neighbours = new Set(l.neighbours);
   let room = MaxHeld - l.held.length;
   let decisions = 0;
-  return (origin, version) => {
+  const decide = (origin: SiteID, version: number): Decision => {
     if (++decisions > MaxDecisions) return DecideStop;
     if (covers(known, origin, version)) return DecideSkip;
     if (origin === self) return DecideSend;
-    if (feed && origin !== remote && !neighbours.has(origin)) return DecideSend;
+    const here = pruned.has(origin) || version <= (got.get(origin) ?? 0);
+    if (feed && !here && origin !== remote && !neighbours.has(origin)) return DecideSend;
     if (room === 0) return DecideStop;
     room--;
     return DecideHold;
+  };
+  return (origin, version) => {
+    const d = decide(origin, version);
+    met.note(self, origin, version, d);
+    return d;
   };
 }
 
@@ -260,9 +299,14 @@ function wantsRelease(c: CoreState, l: Link): boolean {
 }
 
 // Whether a held entry has waited for long enough. What a neighbour of the other side (or that itself) made should have
-// come from there. All else waits until the other side takes it from us.
+// come from there, what it pruned comes over another link, and what it gave us it has. All else waits until the other side
+// takes it from us.
 function due(c: CoreState, l: Link, h: Held, neighbours: ReadonlySet<SiteID>): boolean {
-  if (h.origin === l.remote || neighbours.has(h.origin)) return c.now - h.since >= HoldTicks && !l.busy;
+  const wait = c.now - h.since;
+  if (h.origin === l.remote || neighbours.has(h.origin) || covers(l.got, h.origin, h.version)) {
+    return wait >= HoldTicks && !l.busy;
+  }
+  if (l.pruned.has(h.origin)) return wait >= l.pruneDelay && !l.busy;
   return l.feed;
 }
 
@@ -271,7 +315,7 @@ function readHeld(c: CoreState, l: Link): void {
   const { known } = l;
   const decide = (origin: SiteID, version: number) =>
     covers(known, origin, version) ? DecideSkip : DecideSend;
-  read(c, l, true, { after: l.released, only: l.release, count: false, decide });
+  read(c, l, undefined, { after: l.released, only: l.release, count: false, decide });
 }
 
 /** Answers a ReadRequest. */
@@ -289,9 +333,12 @@ export function readDone(c: CoreState, r: ReadResult): void {
 // Sends released entries. They carry no claims: those of before have deps that name the entries, and the walk that
 // follows makes new ones.
 function releaseDone(c: CoreState, l: Link, r: ReadResult): void {
-  const parts = compose(c, l, r.entries, 0);
-  const whole = wholeOf(r.next);
-  const gone = (version: number) => r.end || version <= whole;
+  const { entries, spans } = whole(c, r.entries);
+  const { parts, complete } = compose(c, l, entries, 0);
+  const [only] = parts;
+  if (only && parts.length === 1 && complete) attach(only, spans, l.maxMessage);
+  const next = wholeOf(r.next);
+  const gone = (version: number) => r.end || version <= next;
   for (const part of parts) part.m.reached = reachedOf(l, Number.MAX_SAFE_INTEGER);
   const releasing = new Set(l.release);
   l.held = l.held.filter((h) => !(releasing.has(h.l) && gone(h.l)));
@@ -317,15 +364,24 @@ function walkDone(c: CoreState, l: Link, r: ReadResult, reading: Reading): void 
   countUnsent(l, r);
   l.cursor = r.next;
   l.ended = r.end;
-  let parts = compose(c, l, r.entries, Math.max(l.unsent, 1));
+  const { entries, spans } = whole(c, r.entries);
+  const own = ownSpan(c, l, r, reading.met);
+  if (own) spans.push(own);
+  const composed = compose(c, l, entries, Math.max(l.unsent, 1));
+  let { parts } = composed;
   const last = parts.at(-1);
   if (last) {
     last.m.reached = reachedOf(l, wholeOf(l.cursor));
-    l.owed = true;
+    if (r.end) last.m.remaining = 0;
+    // Spans of all groups say enough: what else there is to claim can wait for a have.
+    const enough = parts.length === 1 && composed.complete && attach(last, spans, l.maxMessage);
+    if (!enough || !r.end || !l.served) l.owed = true;
   }
   if (r.end) {
     l.walked = Math.max(reading.newest, r.newest);
     l.unsent = -1;
+    l.ownWalked = r.own;
+    l.unbroken = solid(c, r.own, wholeOf(l.cursor));
     parts = claim(c, l, parts, reading, r.own);
   }
   l.outbox.push(...parts);
@@ -352,13 +408,17 @@ function claim(c: CoreState, l: Link, parts: Outgoing[], reading: Reading, own: 
     return parts;
   }
   const deps = depsOf(l);
-  const size = vectorSize(claims) + vectorSize(deps);
+  const news = new Map<SiteID, number>();
+  for (const [site, version] of claims) {
+    if (!covers(l.lastClaims, site, version) && !covers(l.known, site, version)) news.set(site, version);
+  }
+  const size = vectorSize(news) + vectorSize(deps);
   let last = parts.at(-1);
   if (!last || last.size + size > l.maxMessage - headerSize) {
     last = { m: newDraft(0, 0), size: 0, changes: 0 };
     parts.push(last);
   }
-  last.m.claims = claims;
+  last.m.claims = news;
   last.m.deps = deps;
   last.m.reached = reachedOf(l, wholeOf(l.cursor));
   last.m.remaining = 0;

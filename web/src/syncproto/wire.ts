@@ -5,7 +5,7 @@ import { parseValue } from "../changeset/pack.ts";
 import type { Value } from "../changeset/value.ts";
 import type { ByteWriter } from "../changeset/writer.ts";
 import { malformed } from "./errors.ts";
-import { MaxName, MaxNeighbours, MaxVectorSites, MaxVersion } from "./message.ts";
+import { MaxName, MaxVectorSites, MaxVersion } from "./message.ts";
 import { type SiteID, sitesOf, type Vector } from "./vector.ts";
 
 const encoder = new TextEncoder();
@@ -26,35 +26,9 @@ export function utf8Length(s: string): number {
   return n;
 }
 
-/** Orders strings by their UTF-8 bytes, which is not the order of JavaScript: negative, 0 or positive. */
-export function compareText(a: string, b: string): number {
-  const n = Math.min(a.length, b.length);
-  for (let i = 0; i < n; i++) {
-    const x = a.charCodeAt(i);
-    const y = b.charCodeAt(i);
-    if (x !== y) return rank(x) - rank(y);
-  }
-  return a.length - b.length;
-}
-
-// Surrogates stand for what lies above all that one code unit holds.
-function rank(c: number): number {
-  return c >= 0xd800 && c <= 0xdfff ? c + 0x10000 : c;
-}
-
 /** Appends the unsigned 64 bits of `n`. */
 export function appendUvarint(w: ByteWriter, n: number | bigint): void {
-  let rest = n;
-  if (typeof rest === "bigint") {
-    rest = BigInt.asUintN(64, rest);
-    for (; rest > MaxVersion; rest >>= 7n) w.byte(Number(rest & 0x7fn) | 0x80);
-    rest = Number(rest);
-  }
-  while (rest >= 0x80) {
-    w.byte((rest % 0x80) | 0x80);
-    rest = Math.floor(rest / 0x80);
-  }
-  w.byte(rest);
+  w.uvarint(n);
 }
 
 /** Appends a length and `b`. */
@@ -231,12 +205,13 @@ export class Parser {
     return v;
   }
 
-  siteList(): SiteID[] {
-    const n = this.count("neighbours", MaxNeighbours, SiteIDLen);
+  /** Sites in ascending order, at most `most`; `what` says which. */
+  siteList(what: string, most: number): SiteID[] {
+    const n = this.count(what, most, SiteIDLen);
     const sites: SiteID[] = [];
     for (let i = 0; i < n; i++) {
       const site = this.site();
-      if (site <= (sites.at(-1) ?? "")) throw malformed("the neighbours are not in ascending order");
+      if (site <= (sites.at(-1) ?? "")) throw malformed(`the ${what} are not in ascending order`);
       sites.push(site);
     }
     return sites;

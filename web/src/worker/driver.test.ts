@@ -6,9 +6,8 @@ import { parse } from "../syncproto/codec.ts";
 import { CodeMalformed, codeName } from "../syncproto/errors.ts";
 import { ProofLen, TypeChanges, TypeErrorMessage } from "../syncproto/message.ts";
 import type { ApplyRequest } from "../syncproto/ops.ts";
-import type { Status } from "../syncproto/status.ts";
-import { Driver, type DriverEvents } from "./driver.ts";
-import type { Store } from "./store.ts";
+import { Driver, type DriverEvents, type DriverStatus } from "./driver.ts";
+import type { AcceptSchema, Store } from "./store.ts";
 
 /** A driver and what it has told. */
 class Peer {
@@ -21,12 +20,17 @@ class Peer {
   readonly notices: string[] = [];
   readonly failures: string[] = [];
   readonly sentTypes: number[] = [];
-  status: Status | undefined;
+  status: DriverStatus | undefined;
 
-  static async start(writer: boolean, wrap: (store: Store) => Store = (s) => s): Promise<Peer> {
+  static async start(
+    writer: boolean,
+    wrap: (store: Store) => Store = (s) => s,
+    accept?: AcceptSchema,
+  ): Promise<Peer> {
     const peer = new Peer();
     peer.store = wrap((await memoryStore()).store);
-    peer.driver = await Driver.start(peer.store, writer, 7n, peer.events());
+    const options = accept === undefined ? {} : { accept };
+    peer.driver = await Driver.start(peer.store, writer, 7n, peer.events(), options);
     return peer;
   }
 
@@ -51,6 +55,7 @@ class Peer {
         this.status = status;
       },
       notice: (sentence) => this.notices.push(sentence),
+      renewed: () => {},
       failed: (error) => this.failures.push(error instanceof Error ? error.message : String(error)),
     };
   }
@@ -59,8 +64,8 @@ class Peer {
 const peers: Peer[] = [];
 let timer: ReturnType<typeof setInterval> | undefined;
 
-async function start(writer = true, wrap?: (store: Store) => Store): Promise<Peer> {
-  const peer = await Peer.start(writer, wrap);
+async function start(writer = true, wrap?: (store: Store) => Store, accept?: AcceptSchema): Promise<Peer> {
+  const peer = await Peer.start(writer, wrap, accept);
   peers.push(peer);
   timer ??= setInterval(() => {
     for (const p of peers) p.driver.tick(1);
@@ -70,8 +75,8 @@ async function start(writer = true, wrap?: (store: Store) => Store): Promise<Pee
 
 function link(a: Peer, b: Peer, id: number, writers: [boolean, boolean] = [true, true]): void {
   [a.other, b.other] = [b, a];
-  a.driver.open(id, b.driver.site, new Uint8Array(writers[0] ? ProofLen : 0));
-  b.driver.open(id, a.driver.site, new Uint8Array(writers[1] ? ProofLen : 0));
+  a.driver.open(id, a.driver.site, b.driver.site, new Uint8Array(writers[0] ? ProofLen : 0));
+  b.driver.open(id, b.driver.site, a.driver.site, new Uint8Array(writers[1] ? ProofLen : 0));
 }
 
 afterEach(async () => {
@@ -117,7 +122,7 @@ test("a table that this engine refuses costs no other, and is told of", async ()
   const a = await start(true, (store) => {
     const own = store.schema.bind(store);
     store.schema = async () => [
-      { name: "s p", sql: 'CREATE TABLE "s p" (id INTEGER PRIMARY KEY NOT NULL)' },
+      { name: "s p", sql: 'CREATE TABLE "s p" (id INTEGER PRIMARY KEY NOT NULL)', columns: [] },
       ...(await own()),
     ];
     return store;
@@ -222,12 +227,106 @@ test("a store that fails ends the driver, with the reason", async () => {
 
 test("a table that cannot be created is told, and the link goes on", async () => {
   const [a, b] = [await start(), await start()];
-  b.store.createTables = async () => {
-    throw new Error("no such thing");
-  };
+  b.store.takeSchema = async () => ["no such thing"];
   link(a, b, 1);
   await exec(a, `${schema}; INSERT INTO t VALUES (1, 'x')`);
   await expect.poll(() => b.notices.join(), { timeout: 5000 }).toContain("no such thing");
   await expect.poll(() => b.status?.applied.parked, { timeout: 5000 }).toBe(1);
   expect(b.closed).toEqual([]);
+});
+
+const note = (columns: string) =>
+  `CREATE TABLE note (id INTEGER PRIMARY KEY NOT NULL, title${columns}); SELECT crsql_as_crr('note')`;
+
+const alter = (column: string) =>
+  `SELECT crsql_begin_alter('note'); ALTER TABLE note ADD COLUMN ${column}; SELECT crsql_commit_alter('note')`;
+
+/** What the other side of a peer's only link has other than it. */
+const differences = (p: Peer) => p.status?.links[0]?.differences;
+
+test("a column that is missing is added, its values arrive, and both sides know that the schemas are equal", async () => {
+  const [a, b] = [await start(), await start()];
+  await exec(a, note(""));
+  await exec(b, note(""));
+  link(a, b, 1);
+  await exec(a, alter("tags TEXT NOT NULL DEFAULT 'none'"));
+  await exec(a, "INSERT INTO note VALUES (1, 'one', 'red')");
+  await exec(b, "INSERT INTO note (id, title) VALUES (2, 'two')");
+  for (const p of [a, b]) {
+    await holds(p, "SELECT id, title, tags FROM note ORDER BY id", [
+      [1n, "one", "red"],
+      [2n, "two", "none"],
+    ]);
+    await expect
+      .poll(() => p.status?.links[0], { timeout: 5000 })
+      .toMatchObject({ schema: true, differences: [] });
+    await expect.poll(() => p.status?.parked.changes, { timeout: 5000 }).toBe(0);
+  }
+});
+
+test("what was put aside is applied after a restart, too, if the tables fit by then", async () => {
+  const [a, b] = [await start(), await start(true, undefined, "never")];
+  await exec(a, schema);
+  link(a, b, 1);
+  await exec(a, "INSERT INTO t VALUES (1, 2)");
+  await expect.poll(() => b.status?.parked.changes, { timeout: 5000 }).toBe(1);
+  b.cut = true;
+  await b.store.exec("by nobody's driver", schema, []);
+  await b.restart(true);
+  await holds(b, "SELECT v FROM t", [[2n]]);
+  await expect.poll(() => b.status?.parked.changes, { timeout: 5000 }).toBe(0);
+  expect((await b.store.state()).untried).toBe(false);
+});
+
+test("who accepts nothing keeps its tables, tells what differs, and applies what was put aside once its tables fit", async () => {
+  const [a, b] = [await start(), await start(true, undefined, "never")];
+  await exec(a, note(", tags"));
+  await exec(a, schema);
+  await exec(b, note(", own"));
+  link(a, b, 1);
+  await exec(a, "INSERT INTO note VALUES (1, 'one', 'red'); INSERT INTO t VALUES (1, 2)");
+  await exec(b, "INSERT INTO note VALUES (2, 'two', 'mine')");
+  await holds(b, "SELECT id, title, own FROM note ORDER BY id", [
+    [1n, "one", null],
+    [2n, "two", "mine"],
+  ]);
+  await holds(a, "SELECT title, own FROM note WHERE id = 2", [["two", "mine"]]);
+  await expect
+    .poll(() => differences(b), { timeout: 5000 })
+    .toEqual(["note: column tags is missing here", "t: table is missing here"]);
+  await expect
+    .poll(() => differences(a), { timeout: 5000 })
+    .toEqual(["note: column tags is missing there", "t: table is missing there"]);
+  await expect
+    .poll(() => b.status?.parked, { timeout: 5000 })
+    .toMatchObject({
+      changes: 2,
+      tables: [
+        { table: "note", reason: 'the table has no column "tags"', changes: 1 },
+        { table: "t", reason: "there is no such table here", changes: 1 },
+      ],
+      more: 0,
+    });
+  // Whatever changes the tables, what waits for it is applied.
+  await exec(b, alter("tags"));
+  await holds(b, "SELECT tags FROM note WHERE id = 1", [["red"]]);
+  await exec(b, schema);
+  await holds(b, "SELECT v FROM t", [[2n]]);
+  await expect.poll(() => b.status?.parked.changes, { timeout: 5000 }).toBe(0);
+  for (const p of [a, b]) {
+    await expect
+      .poll(() => p.status?.links[0], { timeout: 5000 })
+      .toMatchObject({ schema: true, differences: [] });
+  }
+});
+
+test("a reader's hash is told alone, and what it takes does not go back", async () => {
+  const [a, b] = [await start(), await start(false)];
+  link(a, b, 1, [true, false]);
+  await exec(a, `${schema}; INSERT INTO t VALUES (1, 'x')`);
+  await holds(b, "SELECT v FROM t", [["x"]]);
+  await expect
+    .poll(() => a.status?.links[0], { timeout: 5000 })
+    .toMatchObject({ schema: true, writer: false });
+  expect(a.closed).toEqual([]);
 });

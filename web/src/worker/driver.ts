@@ -5,18 +5,13 @@ import type { SqlValue } from "../client/values.ts";
 import { fromValue, toValue } from "../client/values.ts";
 import { marshal, parse } from "../syncproto/codec.ts";
 import { Core } from "../syncproto/core.ts";
-import { asProtocolError, ProtocolError } from "../syncproto/errors.ts";
-import { MaxSentence } from "../syncproto/message.ts";
-import {
-  type ApplyRequest,
-  type LinkID,
-  type ReadRequest,
-  type SchemaRequest,
-  TickMillis,
-} from "../syncproto/ops.ts";
+import { ProtocolError } from "../syncproto/errors.ts";
+import { TypeBye } from "../syncproto/message.ts";
+import type { ApplyRequest, LinkID, LookRequest, ReadRequest, SchemaRequest } from "../syncproto/ops.ts";
 import {
   type Event,
   EventParked,
+  EventSameSite,
   EventStaleCopy,
   EventTooLarge,
   EventVectorFull,
@@ -24,60 +19,118 @@ import {
 } from "../syncproto/status.ts";
 import type { SiteID } from "../syncproto/vector.ts";
 import type { ExecAnswer, QueryAnswer } from "./protocol.ts";
-import type { State, Store } from "./store.ts";
+import { RenewalPause, Renewals, renewing } from "./renewals.ts";
+import type { AcceptSchema, Heads, Parked, State, Store } from "./store.ts";
+import { turn } from "./time.ts";
 
 /** Ticks between two pictures of the core, where something changed. */
 const statusTicks = 5;
 /** Ticks that are made up for at once after a pause of the Worker. */
 const maxMissedTicks = 20;
 
+/** About how much of the rows of one resend is sent, in bytes. */
+const resendBytes = 1024 * 1024;
+
 /** What a driver tells its owner, also from within a call into it. */
 export interface DriverEvents {
   send(link: LinkID, bytes: Uint8Array<ArrayBuffer>): void;
   closeLink(link: LinkID, reason: string | undefined): void;
   changed(tables: readonly string[]): void;
-  status(status: Status): void;
+  status(status: DriverStatus): void;
   notice(sentence: string): void;
+  /**
+   * The database goes on as `site`, a new one or, where it has none to give, the old one: `closeLink` was called for all links,
+   * and everybody is to be met anew under it. `line`: for the log, of a new one.
+   */
+  renewed(site: SiteID, line: string | undefined): void;
   /** The store failed, or the core did: nothing is done any more. Once. */
   failed(error: unknown): void;
+}
+
+/** A picture of a driver: of its core, and what is put aside now. */
+export interface DriverStatus extends Status {
+  readonly parked: Parked;
+  /** New site ids since the driver was started. */
+  readonly renewals: number;
+}
+
+/** Options of `Driver.start`. */
+export interface DriverOptions {
+  /** See `Store.takeSchema`. Default: "additive". */
+  readonly accept?: AcceptSchema;
+  /** The least time between two new site ids in ms; for tests. */
+  readonly renewalPause?: number;
 }
 
 /** Owns a core and its store. Everything it does it does in turn with the calls into it; no call blocks. */
 export class Driver {
   readonly #store: Store;
-  readonly #core: Core;
   readonly #writer: boolean;
+  readonly #seed: bigint;
   readonly #events: DriverEvents;
-  readonly #resume: Map<SiteID, number>;
-  readonly site: SiteID;
-  #schemaHash: Uint8Array;
-  #tables: readonly string[];
+  readonly #accept: AcceptSchema;
+  readonly #renewals: Renewals;
+  // Of the store as it is under its site.
+  #core!: Core;
+  #site!: SiteID;
+  #resume!: Map<SiteID, number>;
+  #known!: Heads; // as the core knows the schema of
+  #untried!: boolean; // what is put aside is to be tried though the schema is known
+  #parked!: Parked;
+  #tables!: readonly string[];
   #committing: Promise<void> | undefined; // looking at the store's heads
   #again = false; // and once more afterwards
   #dirty = true; // since the last status
   #ticks = 0;
   #stopped = false;
 
-  private constructor(store: Store, state: State, writer: boolean, seed: bigint, events: DriverEvents) {
+  private constructor(store: Store, writer: boolean, seed: bigint, events: DriverEvents, o: DriverOptions) {
     this.#store = store;
     this.#writer = writer;
+    this.#seed = seed;
     this.#events = events;
-    this.site = state.site;
-    this.#resume = new Map(state.resume);
-    this.#schemaHash = state.schemaHash;
-    this.#tables = state.tables.map((t) => t.name);
-    const { site, own, newest, vector, schemaHash } = state;
-    this.#core = new Core({ site, writer, own, newest, vector, schemaHash, seed, maxMessage: 0 });
-    this.#core.schemaChanged(schemaHash, state.tables);
+    this.#accept = o.accept ?? "additive";
+    this.#renewals = new Renewals(writer, o.renewalPause ?? RenewalPause);
   }
 
   /** Starts to drive a store, which it owns from now on. `seed`: 64 random bits. */
-  static async start(store: Store, writer: boolean, seed: bigint, events: DriverEvents): Promise<Driver> {
-    return new Driver(store, await store.state(), writer, seed, events);
+  static async start(
+    store: Store,
+    writer: boolean,
+    seed: bigint,
+    events: DriverEvents,
+    options: DriverOptions = {},
+  ): Promise<Driver> {
+    const driver = new Driver(store, writer, seed, events, options);
+    driver.#adopt(await store.state());
+    if (driver.#untried) void driver.#committed();
+    return driver;
   }
 
-  /** The channel of a link is open. */
-  open(link: LinkID, remote: SiteID, proof: Uint8Array): void {
+  get site(): SiteID {
+    return this.#site;
+  }
+
+  // Makes a core of what the store holds.
+  #adopt(state: State): void {
+    this.#site = state.site;
+    this.#resume = new Map(state.resume);
+    this.#known = state;
+    this.#untried = state.untried;
+    this.#parked = state.parked;
+    this.#tables = state.tables.map((t) => t.name);
+    const { site, own, newest, vector, schemaHash } = state;
+    const [writer, seed] = [this.#writer, this.#seed];
+    this.#core = new Core({ site, writer, own, newest, vector, schemaHash, seed, maxMessage: 0 });
+    this.#core.schemaChanged(schemaHash, state.generation, state.tables);
+  }
+
+  /** The channel of a link is open, to which this side came as `own`: it is asked to be closed if that is an old site of it. */
+  open(link: LinkID, own: SiteID, remote: SiteID, proof: Uint8Array): void {
+    if (this.#renewals.reason !== undefined || own !== this.#site) {
+      this.#events.closeLink(link, renewing);
+      return;
+    }
     this.#do(() => this.#core.open(link, { remote, proof, resume: this.#resume.get(remote) ?? 0 }));
   }
 
@@ -112,7 +165,7 @@ export class Driver {
     });
     if (++this.#ticks % statusTicks === 0 && this.#dirty && !this.#stopped) {
       this.#dirty = false;
-      this.#events.status(this.#core.status());
+      this.#events.status({ ...this.#core.status(), parked: this.#parked, renewals: this.#renewals.count });
     }
   }
 
@@ -139,9 +192,9 @@ export class Driver {
     await this.#store.close();
   }
 
-  // Calls the core, and does what it asks for.
-  #do(call: () => void): void {
-    if (this.#stopped) return;
+  // Calls the core, and does what it asks for; one that is not to go on is left alone. `core`: whose request is answered.
+  #do(call: () => void, core = this.#core): void {
+    if (!this.#serves(core)) return;
     try {
       this.#dirty = true;
       call();
@@ -151,41 +204,59 @@ export class Driver {
     }
   }
 
+  // Whether what `core` asked for is still of use.
+  #serves(core: Core): boolean {
+    return !this.#stopped && this.#renewals.reason === undefined && core === this.#core;
+  }
+
   #drain(): void {
     const ready = this.#core.ready();
     for (const { link, message } of ready.sends) this.#events.send(link, marshal(message));
-    for (const r of ready.reads) void this.#run(() => this.#read(r));
+    for (const r of ready.reads) void this.#run((core) => this.#read(core, r));
     const { apply } = ready;
-    if (apply) void this.#run(() => this.#apply(apply));
-    for (const r of ready.schemas) void this.#run(() => this.#createTables(r));
+    if (apply) void this.#run((core) => this.#apply(core, apply));
+    for (const r of ready.schemas) void this.#run((core) => this.#takeSchema(core, r));
+    const { look } = ready;
+    if (look) void this.#run((core) => this.#look(core, look));
     for (const { link, error } of ready.closes) this.#events.closeLink(link, error?.sentence);
     for (const e of ready.events) this.#notice(e);
     const { sends, reads, schemas, closes, events } = ready;
-    if (apply || sends.length + reads.length + schemas.length + closes.length + events.length > 0) {
+    if (apply || look || sends.length + reads.length + schemas.length + closes.length + events.length > 0) {
       this.#dirty = true;
     }
   }
 
   // Runs a job of the core's. What came in meanwhile goes first: statements of the page are not to wait for a whole
   // catch-up, which would otherwise go on without a pause.
-  async #run(job: () => Promise<void>): Promise<void> {
+  async #run(job: (core: Core) => Promise<void>): Promise<void> {
+    const core = this.#core;
     try {
       await turn();
-      if (!this.#stopped) await job();
+      if (this.#serves(core)) await job(core);
     } catch (error) {
       this.#fail(error);
     }
   }
 
-  async #read(r: ReadRequest): Promise<void> {
+  async #read(core: Core, r: ReadRequest): Promise<void> {
     const result = await this.#store.read(r);
-    this.#do(() => this.#core.readDone(result));
+    this.#do(() => core.readDone(result), core);
   }
 
-  async #apply(r: ApplyRequest): Promise<void> {
+  async #look(core: Core, { id, digest, resend }: LookRequest): Promise<void> {
+    const start = performance.now();
+    const answer = digest && (await this.#store.digest(digest));
+    const entries = resend ? await this.#store.rows(resend.table, resend.places, resendBytes) : [];
+    this.#do(() => core.lookDone({ id, answer, entries, millis: performance.now() - start }), core);
+  }
+
+  async #apply(core: Core, r: ApplyRequest): Promise<void> {
     const result = await this.#store.apply(r);
-    for (const [site, reached] of r.resume) this.#resume.set(site, reached);
-    this.#do(() => this.#core.applied(result));
+    if (!result.refused && core === this.#core) {
+      for (const [site, reached] of r.resume) this.#resume.set(site, reached);
+    }
+    if (result.parked) this.#parked = await this.#store.parked();
+    this.#do(() => core.applied(result), core);
     const tables = new Set<string>();
     r.groups.forEach((g, i) => {
       if (result.ls[i] !== 0) for (const c of g.changes) tables.add(c.table);
@@ -193,18 +264,13 @@ export class Driver {
     if (tables.size > 0) this.#events.changed([...tables]);
   }
 
-  async #createTables({ link, tables }: SchemaRequest): Promise<void> {
-    // One at a time: a table that this engine refuses costs no other.
-    for (const table of tables) {
-      try {
-        await this.#store.createTables([table]);
-      } catch (error) {
-        // The statement is the other side's: it is told nothing, and its rows are put aside.
-        this.#events.notice(`a table that a peer sent was not created: ${messageOf(error)}`);
-      }
+  async #takeSchema(core: Core, r: SchemaRequest): Promise<void> {
+    // The statements are the other side's: it is told nothing, and its rows are put aside.
+    for (const sentence of await this.#store.takeSchema(r, this.#accept)) {
+      this.#events.notice(`what a peer's schema has was not taken: ${sentence}`);
     }
     await this.#committed();
-    this.#do(() => this.#core.schemaApplied(link));
+    this.#do(() => core.schemaApplied(r.link), core);
   }
 
   // Tells the core what the store has now: one look for several commits.
@@ -220,23 +286,34 @@ export class Driver {
       } while (this.#again && !this.#stopped);
     }).finally(() => {
       this.#committing = undefined;
+      if (this.#again && this.#serves(this.#core)) void this.#committed(); // it was begun for a core that is gone
     });
     return this.#committing;
   }
 
   async #lookAtHeads(): Promise<void> {
+    const core = this.#core;
     let heads = await this.#store.heads();
-    if (compareBytes(heads.schemaHash, this.#schemaHash) !== 0) {
+    const known = this.#known;
+    const same =
+      !this.#untried &&
+      heads.schema === known.schema &&
+      heads.generation === known.generation &&
+      compareBytes(heads.schemaHash, known.schemaHash) === 0;
+    if (!same) {
+      this.#untried = false;
       const tables = await this.#store.schema();
-      this.#schemaHash = heads.schemaHash;
+      this.#known = heads;
       this.#tables = tables.map((t) => t.name);
-      this.#do(() => this.#core.schemaChanged(this.#schemaHash, tables));
+      const { schemaHash, generation } = heads;
+      this.#do(() => core.schemaChanged(schemaHash, generation, tables), core);
       await this.#store.replay();
+      this.#parked = await this.#store.parked();
       heads = await this.#store.heads();
       this.#events.changed(this.#tables);
     }
     const { own, newest } = heads;
-    this.#do(() => this.#core.committed(own, newest));
+    this.#do(() => core.committed(own, newest), core);
   }
 
   #notice(e: Event): void {
@@ -252,12 +329,42 @@ export class Driver {
         );
         break;
       case EventStaleCopy:
-        this.#events.notice(
-          "another device has changes of this one that are not here: this browser's data was set back; reload to go on",
-        );
+      case EventSameSite:
+        this.#disputed(e);
         break;
       case EventVectorFull:
         this.#events.notice("this room has more databases than this version keeps track of");
+    }
+  }
+
+  // Takes leave of all links for a new site id, if there is to be one.
+  #disputed(e: Event): void {
+    if (this.#renewals.reason !== undefined) return;
+    const notice = this.#renewals.dispute(e, performance.now());
+    if (notice !== undefined) {
+      this.#events.notice(notice);
+      return;
+    }
+    for (const { link } of this.#core.status().links) {
+      this.#events.send(link, marshal({ type: TypeBye, sentence: renewing }));
+      this.#events.closeLink(link, renewing);
+    }
+    void this.#renew();
+  }
+
+  // What the old core has begun ends before, since the store goes by turns; no more of it is begun, and none of it is answered.
+  async #renew(): Promise<void> {
+    try {
+      const done = await this.#store.renew();
+      const state = await this.#store.state();
+      const line = this.#renewals.done(done, performance.now());
+      if (this.#stopped) return;
+      this.#adopt(state);
+      this.#dirty = true;
+      this.#events.renewed(state.site, line);
+      void this.#committed(); // what was committed since
+    } catch (error) {
+      this.#fail(error);
     }
   }
 
@@ -266,31 +373,4 @@ export class Driver {
     this.#stopped = true;
     this.#events.failed(error);
   }
-}
-
-/** Resolves after the events that have come in by now. */
-function turn(): Promise<void> {
-  const { port1, port2 } = new MessageChannel();
-  return new Promise((resolve) => {
-    port1.onmessage = () => {
-      port1.close();
-      resolve();
-    };
-    port2.postMessage(null);
-  });
-}
-
-function messageOf(error: unknown): string {
-  return asProtocolError(error, MaxSentence).sentence;
-}
-
-/** Calls `tick` of a driver every TickMillis; returns the end of that. */
-export function keepTime(driver: Driver): () => void {
-  let last = performance.now();
-  const timer = setInterval(() => {
-    const elapsed = Math.floor((performance.now() - last) / TickMillis);
-    last += elapsed * TickMillis;
-    driver.tick(elapsed);
-  }, TickMillis);
-  return () => clearInterval(timer);
 }

@@ -2,8 +2,9 @@
 
 import type { SqlValue } from "../client/values.ts";
 import type { LinkID } from "../syncproto/ops.ts";
-import type { Status } from "../syncproto/status.ts";
 import type { SiteID } from "../syncproto/vector.ts";
+import type { DriverStatus } from "./driver.ts";
+import type { AcceptSchema } from "./store.ts";
 
 /** Where the database's bytes are. */
 export type StorageKind = "opfs" | "indexeddb";
@@ -28,7 +29,11 @@ export interface QueryAnswer {
 
 /** What a page asks of its Worker. `start` comes first, and once. */
 export interface WorkerMethods {
-  start(p: { readonly database: string; readonly writer: boolean }): Promise<Started>;
+  start(p: {
+    readonly database: string;
+    readonly writer: boolean;
+    readonly accept: AcceptSchema;
+  }): Promise<Started>;
   /** A local write; see `Store.exec`. */
   exec(p: {
     readonly id: string;
@@ -36,7 +41,12 @@ export interface WorkerMethods {
     readonly args: readonly SqlValue[];
   }): Promise<ExecAnswer>;
   query(p: { readonly sql: string; readonly args: readonly SqlValue[] }): Promise<QueryAnswer>;
-  open(p: { readonly link: LinkID; readonly remote: SiteID; readonly proof: Uint8Array }): void;
+  open(p: {
+    readonly link: LinkID;
+    readonly own: SiteID;
+    readonly remote: SiteID;
+    readonly proof: Uint8Array;
+  }): void;
   message(p: { readonly link: LinkID; readonly bytes: Uint8Array }): void;
   refuse(p: { readonly link: LinkID; readonly code: number; readonly sentence: string }): void;
   closed(p: { readonly link: LinkID }): void;
@@ -53,9 +63,11 @@ export interface PageMethods {
   /** Tables of which rows changed, by a local write or by others'. */
   changed(p: { readonly tables: readonly string[] }): void;
   /** A new picture of the core, some times a second. */
-  status(p: Status): void;
+  status(p: DriverStatus): void;
   /** Something that a person should know: an entry could not be applied, a schema differs. */
   notice(p: { readonly sentence: string }): void;
+  /** The database goes on as `site`: all are to be met anew. `line`: of a new site id, for the log. */
+  renewed(p: { readonly site: SiteID; readonly line: string | undefined }): void;
   /** The Worker cannot go on. `sentence`: why, and what to do. */
   failed(p: { readonly sentence: string }): void;
 }

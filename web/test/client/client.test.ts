@@ -14,7 +14,7 @@ const all = "SELECT id, v FROM t ORDER BY id";
 let lab: ClientLab;
 
 beforeAll(async () => {
-  lab = await ClientLab.start();
+  lab = await ClientLab.start("client");
 });
 
 afterAll(async () => {
@@ -54,6 +54,39 @@ test("two pages sync, with the signaling server and without", async () => {
   await lab.startSignal();
   await one.close();
   await two.close();
+});
+
+test("without the signaling server, a link that was lost comes back over another page", async () => {
+  const contexts = await Promise.all([lab.context(), lab.context(), lab.context()]);
+  const links = await lab.createRoom(await lab.tab(contexts[0]));
+  const pages = [];
+  for (const [i, name] of ["a", "b", "c"].entries()) {
+    pages.push(await lab.open(contexts[i] ?? contexts[0], i === 2 ? links.read : (links.write ?? ""), name));
+  }
+  const [a, b] = pages;
+  if (!a || !b) throw new Error("there are no pages");
+  await exec(a, `${schema}; INSERT INTO t VALUES (1, 'x')`);
+  await settled(pages, all, [[1n, "x"]]);
+  for (const page of pages) await linked(page, 2);
+  await lab.killSignal();
+  for (const page of pages) {
+    await expect.poll(async () => (await status(page)).signal.state, { timeout: SOON }).not.toBe("joined");
+  }
+  // Each of them loses each of its links.
+  for (const page of [...pages, ...pages]) {
+    await page.evaluate(() => harness.cut());
+    for (const p of pages) {
+      await expect.poll(() => p.evaluate(() => harness.openChannels()), { timeout: SOON }).toBe(2);
+      await linked(p, 2);
+    }
+  }
+  await exec(b, "INSERT INTO t VALUES (2, 'y')");
+  await settled(pages, all, [
+    [1n, "x"],
+    [2n, "y"],
+  ]);
+  await lab.startSignal();
+  for (const context of contexts) await context.close();
 });
 
 test("tabs of one browser are one peer, and closing the leader costs nothing", async () => {
@@ -138,6 +171,27 @@ test("a link that falls silent is built anew, and a page that comes back finds i
   await two.close();
 });
 
+test("a page that crashed and is opened again takes the place of what is left of it at once", async () => {
+  const one = await lab.context();
+  const two = await lab.context();
+  const links = await lab.createRoom(await lab.tab(one));
+  const a = await lab.open(one, links.write ?? "", "a");
+  const b = await lab.open(two, links.write ?? "", "b");
+  await exec(a, `${schema}; INSERT INTO t VALUES (1, 'x')`);
+  await settled([a, b], all, [[1n, "x"]]);
+  await b.goto("chrome://crash").catch(() => {}); // no goodbye, no close of anything
+  const again = await lab.open(two, links.write ?? "", "b");
+  const members = async () =>
+    (await status(a)).members.map((m) => (m.state === "open" ? "open" : (m.error ?? "none"))).sort();
+  await expect
+    .poll(members, { timeout: SOON, interval: 20 })
+    .toEqual([expect.stringContaining("a newer connection of the same peer"), "open"]);
+  await exec(again, "INSERT INTO t VALUES (2, 'y')");
+  await settled([a], "SELECT id FROM t ORDER BY id", [[1n], [2n]]);
+  await one.close();
+  await two.close();
+});
+
 test("what is against the protocol costs that link only, and says so", async () => {
   const contexts = await Promise.all([lab.context(), lab.context(), lab.context()]);
   const links = await lab.createRoom(await lab.tab(contexts[0]));
@@ -174,10 +228,11 @@ test("a forged proof of the writer role makes no link", async () => {
   await two.close();
 });
 
-test("negotiation: crossing restarts, early candidates, a lost offer", async () => {
+test("negotiation: crossing restarts, also with an offer that is lost, early candidates, a lost first offer", async () => {
   const context = await lab.context();
   const page = await lab.tab(context);
   expect(await page.evaluate(() => harness.crossingRestarts(100))).toBe(1);
+  expect(await page.evaluate(() => harness.lostRestart())).toBe(1);
   await page.evaluate(() => harness.candidatesBeforeDescription());
   await page.evaluate(() => harness.lostOffer());
   await expect.poll(() => page.evaluate(() => harness.liveConnections())).toBe(0);

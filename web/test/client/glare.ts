@@ -17,17 +17,18 @@ class Side {
   received: number[] = [];
 
   constructor(own: string, peer: string) {
+    const site = own.charCodeAt(0).toString(16).padStart(32, "0");
     this.negotiation = new Negotiation({
       own,
       peer,
-      site: crypto.getRandomValues(new Uint8Array(16)),
+      site: () => site,
       timing: { ...defaultTiming, want: 300, restart: 3000, attempt: 5000, minBackoff: 100 },
-      iceServers: () => [],
+      configuration: () => ({}),
       send: (d) => {
         const bytes = marshalDescription(d);
         this.pass(d, () => queueMicrotask(() => this.other?.negotiation.receive(parseDescription(bytes))));
-        return true;
       },
+      reachable: () => true,
       events: {
         open: (conn) => {
           this.conn = conn;
@@ -111,6 +112,25 @@ export async function crossingRestarts(rounds: number): Promise<number> {
         }),
       );
     }
+    connections = Math.max(polite.opened, impolite.opened);
+  });
+  return connections;
+}
+
+/** Of restarts that cross, the one that is to be answered is lost. Returns how many connections it took. */
+export async function lostRestart(): Promise<number> {
+  let connections = 0;
+  await withPair(async (polite, impolite) => {
+    const sides = [polite, impolite];
+    await until("the link opens", () => sides.every(isOpen));
+    let lost = 0;
+    impolite.pass = (d, deliver) => {
+      if (d.kind === "offer" && lost++ === 0) return;
+      deliver();
+    };
+    collide(sides);
+    await until("an offer is lost", () => lost > 0);
+    await talk(sides, 11);
     connections = Math.max(polite.opened, impolite.opened);
   });
   return connections;

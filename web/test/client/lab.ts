@@ -18,17 +18,20 @@ export class ClientLab {
   readonly #server: ViteDevServer;
   readonly #browser: Browser;
   readonly #port: number;
+  readonly #signalArgs: readonly string[];
   #signal: Program | undefined;
 
-  private constructor(server: ViteDevServer, browser: Browser, port: number) {
+  private constructor(server: ViteDevServer, browser: Browser, port: number, signalArgs: readonly string[]) {
     this.#server = server;
     this.#browser = browser;
     this.#port = port;
+    this.#signalArgs = signalArgs;
   }
 
-  static async start(): Promise<ClientLab> {
+  /** `name`: of the test, whose cache of modules is its own. `signalArgs`: more flags of the signaling server. */
+  static async start(name: string, ...signalArgs: string[]): Promise<ClientLab> {
     const root = fileURLToPath(new URL("../..", import.meta.url));
-    const cacheDir = fileURLToPath(new URL("../../node_modules/.vite-client-test", import.meta.url));
+    const cacheDir = fileURLToPath(new URL(`../../node_modules/.vite-${name}-test`, import.meta.url));
     const server = await createServer({
       root,
       cacheDir,
@@ -36,7 +39,7 @@ export class ClientLab {
       server: { port: 0, host: "127.0.0.1", hmr: false },
     });
     await server.listen();
-    const lab = new ClientLab(server, await launchChromium(), await freePort());
+    const lab = new ClientLab(server, await launchChromium(), await freePort(), signalArgs);
     await lab.startSignal();
     return lab;
   }
@@ -47,7 +50,7 @@ export class ClientLab {
 
   async startSignal(): Promise<void> {
     const args = ["--listen", `127.0.0.1:${this.#port}`, "--stun", "off", "--allow-origin", "*"];
-    this.#signal = new Program("signal", args);
+    this.#signal = new Program("signal", [...args, ...this.#signalArgs]);
     await this.#signal.ready(`${this.signalURL}healthz`);
   }
 

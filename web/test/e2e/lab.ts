@@ -45,9 +45,9 @@ export class Lab {
     return lab;
   }
 
-  async signal(): Promise<Program> {
+  async signal(...args: string[]): Promise<Program> {
     const program = this.keep(
-      new Program("signal", ["--listen", `127.0.0.1:${this.#signalPort}`, "--stun", "off"]),
+      new Program("signal", ["--listen", `127.0.0.1:${this.#signalPort}`, "--stun", "off", ...args]),
     );
     await program.ready(`${this.base}healthz`);
     return program;
@@ -70,9 +70,24 @@ export class Lab {
     return browser.newContext();
   }
 
+  /** Ends what `browser` has begun: all pages are gone without a word, and what they stored with them. */
+  async closeBrowsers(): Promise<void> {
+    for (const browser of this.#browsers) for (const context of browser.contexts()) await context.close();
+  }
+
   /** Opens the room in a new tab of a browser and waits for its database. */
   async page(context: BrowserContext, link = this.link): Promise<Page> {
     const page = await context.newPage();
+    await page.addInitScript(() => {
+      const channels: RTCDataChannel[] = [];
+      const create = RTCPeerConnection.prototype.createDataChannel;
+      RTCPeerConnection.prototype.createDataChannel = function (...args) {
+        const channel = create.apply(this, args);
+        channels.push(channel);
+        return channel;
+      };
+      Object.assign(globalThis, { channels });
+    });
     await page.goto(link);
     await opened(page);
     return page;
@@ -93,6 +108,22 @@ export class Lab {
 /** Waits until the page has its database open. */
 export async function opened(page: Page): Promise<void> {
   await page.waitForFunction(() => window.crmesh !== undefined, undefined, { timeout: SOON });
+}
+
+/** Channels that are open in a page. */
+export function openChannels(page: Page): Promise<number> {
+  return page.evaluate(() => {
+    const { channels } = globalThis as unknown as { channels: RTCDataChannel[] };
+    return channels.filter((c) => c.readyState === "open").length;
+  });
+}
+
+/** Closes the channel of a page that is open longest, without a word to anybody. */
+export function cut(page: Page): Promise<void> {
+  return page.evaluate(() => {
+    const { channels } = globalThis as unknown as { channels: RTCDataChannel[] };
+    channels.find((c) => c.readyState === "open")?.close();
+  });
 }
 
 /** Runs SQL that writes, in a page; resolves once it is durable there. */

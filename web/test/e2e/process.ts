@@ -17,14 +17,16 @@ export function program(name: string): string {
   return path;
 }
 
-/** One running program. Whoever starts it stops it. */
+/** One running program, of bin/ or with its path. Whoever starts it stops it. */
 export class Program {
   readonly #child: ChildProcess;
   readonly #exited: Promise<void>;
   #output = "";
 
   constructor(name: string, args: readonly string[]) {
-    this.#child = spawn(program(name), args, { stdio: ["ignore", "pipe", "pipe"] });
+    this.#child = spawn(name.startsWith("/") ? name : program(name), args, {
+      stdio: ["ignore", "pipe", "pipe"],
+    });
     this.#exited = new Promise((resolve, reject) => {
       this.#child.once("exit", () => resolve());
       this.#child.once("error", reject);

@@ -4,7 +4,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { agree, equal, exec, Lab, SOON } from "./lab.ts";
+import { agree, cut, equal, exec, Lab, openChannels, SOON } from "./lab.ts";
 import type { Program } from "./process.ts";
 import type { Replica } from "./replica.ts";
 
@@ -104,6 +104,21 @@ describe("without the signaling server", () => {
     await replica.exec("INSERT INTO notes(id, text) VALUES ('go2', 'no server')");
     rows += 3;
     await equal([replica, ada, ben], "notes", columns, rows);
+  });
+
+  it("links again over the third what is lost between two, page and replica alike", async () => {
+    for (const page of [ada, ada, ben, ben]) {
+      await cut(page); // one of its two channels, then the other
+      for (const p of [ada, ben]) {
+        await expect.poll(() => openChannels(p), { timeout: SOON, interval: 20 }).toBe(2);
+        await linked(p, 2);
+      }
+    }
+    await exec(ada, "INSERT INTO notes(id, text) VALUES ('ada3', 'over links made without a server')");
+    rows += 1;
+    await equal([replica, ada, ben], "notes", columns, rows);
+    const { relay } = await replica.status();
+    expect(relay.passed + relay.received).toBeGreaterThan(0);
   });
 
   it("takes in a third browser once the server is back", async () => {

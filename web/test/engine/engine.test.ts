@@ -56,9 +56,14 @@ function call<T>(page: Page, worker: string, method: Call["method"], ...args: un
 }
 
 /** Has a worker write for ever, and returns once it acknowledged `n` more rows than there were. */
-async function writing(page: Page, worker: string, n: number): Promise<void> {
+async function writing(
+  page: Page,
+  worker: string,
+  n: number,
+  how: "writeForEver" | "renewForEver" = "writeForEver",
+): Promise<void> {
   const { max } = await call<{ max: number }>(page, worker, "count");
-  await page.evaluate((w) => void harness.call(w, "writeForEver").catch(() => {}), worker);
+  await page.evaluate(([w, m]) => void harness.call(w, m).catch(() => {}), [worker, how] as const);
   await page.waitForFunction(([w, to]) => harness.acked(w) >= to, [worker, max + n] as const, { polling: 5 });
 }
 
@@ -104,6 +109,31 @@ describe.each<StorageKind>(["opfs", "indexeddb"])("on %s", (kind) => {
       await call(page, `${i + 1}`, "open", name, kind);
       await expectNothingLost(page, `${i + 1}`, acked);
     }
+    await page.close();
+  });
+
+  test("the site id is the old one or the new one, and nothing is lost, wherever a renewal is killed", async () => {
+    const page = await open();
+    const name = `renewed ${kind}`;
+    await start(page, "0");
+    await call(page, "0", "open", name, kind);
+    let [rows, renewals] = [0, 0];
+    for (let i = 0; i < 8; i++) {
+      // It is killed right behind a row that a renewal follows.
+      await writing(page, `${i}`, 4 - (rows % 2), "renewForEver");
+      const acked = await page.evaluate((w) => harness.terminate(w), `${i}`);
+      const next = `${i + 1}`;
+      await start(page, next);
+      await call(page, next, "open", name, kind);
+      const found = await call<{ count: number; max: number; integrity: string }>(page, next, "count");
+      expect(found).toMatchObject({ integrity: "ok", count: found.max });
+      expect(found.max).toBeGreaterThanOrEqual(acked);
+      const sites = await call<{ wrong: number; renewals: number }>(page, next, "sites");
+      expect(sites.wrong).toBe(0);
+      expect(sites.renewals).toBeGreaterThanOrEqual(renewals);
+      [rows, { renewals }] = [found.max, sites];
+    }
+    expect(renewals).toBeGreaterThan(5);
     await page.close();
   });
 

@@ -79,6 +79,29 @@ const methods = {
       postMessage({ acked: i } satisfies Reply);
     }
   },
+  /** The same, and takes a new site id after every second row. */
+  async renewForEver(): Promise<void> {
+    for (let i = (await methods.count()).count + 1; ; i++) {
+      await exec("INSERT INTO t VALUES (?, ?)", integer(i), textString(`row ${i}`));
+      postMessage({ acked: i } satisfies Reply);
+      if (i % 2 === 0) await store().renew();
+    }
+  },
+  /** What is wrong with sites and versions, and how many new site ids there were. */
+  async sites(): Promise<{ wrong: number; renewals: number }> {
+    const counts = [
+      "SELECT count(*) FROM t__crsql_clock WHERE site_id NOT IN (SELECT ordinal FROM crsql_site_id)",
+      "SELECT (SELECT site_id FROM crsql_site_id WHERE ordinal = 0) IS NOT crsql_site_id()",
+      "SELECT count(*) FROM t__crsql_clock WHERE db_version > (SELECT value FROM crmesh_meta WHERE key = 'high_water')",
+      `SELECT count(*) FROM crmesh_log l LEFT JOIN crmesh_vector v USING (site)
+         WHERE v.version IS NULL OR v.version < l.origin_version OR l.origin_version <> l.local_version`,
+      "SELECT count(*) FROM t__crsql_clock c WHERE (site_id = 0) <> (db_version NOT IN (SELECT local_version FROM crmesh_log))",
+      "SELECT count(*) FROM (SELECT 1 FROM t__crsql_clock GROUP BY db_version, seq HAVING count(*) > 1)",
+    ].map((sql) => `(${sql})`);
+    const [row] = await rows(`SELECT ${counts.join(" + ")}, (SELECT count(*) - 1 FROM crsql_site_id)`);
+    const number = (v: Value | undefined) => Number(v !== undefined && "int" in v ? v.int : -1);
+    return { wrong: number(row?.[0]), renewals: number(row?.[1]) };
+  },
   async write(id: number): Promise<void> {
     await exec("INSERT INTO t VALUES (?, 'x')", integer(id));
   },

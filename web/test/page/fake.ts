@@ -20,6 +20,8 @@ export class FakeClient implements Source {
     synced: true,
     received: 0,
     remaining: 0,
+    parked: { changes: 0, bytes: 0, tables: [], more: 0 },
+    renewals: 0,
     problem: undefined,
   };
 

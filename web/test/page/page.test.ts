@@ -211,6 +211,7 @@ describe("the look", () => {
     remaining: 0,
     unsent: 0,
     sameSchema: true,
+    schemaDifference: [],
     roundTrip: undefined,
     error: undefined,
     stage: "",

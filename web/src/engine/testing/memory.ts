@@ -5,9 +5,10 @@ import { createRequire } from "node:module";
 import { blob, integer, nullValue, real, textString, type Value } from "../../changeset/value.ts";
 import { DecideSend, type Decision, type Entry, type ReadRequest } from "../../syncproto/ops.ts";
 import { EntryEnd, type Position } from "../../syncproto/vector.ts";
+import { PagedFile } from "../pages.ts";
 import { Database, type SqlValue } from "../sqlite.ts";
 import { SqliteStore, type Storage } from "../store.ts";
-import { instantiate } from "../wasm.ts";
+import { instantiate, type SqliteWasm } from "../wasm.ts";
 
 const require = createRequire(import.meta.url);
 export const wasmBinary = readFileSync(require.resolve("@vlcn.io/wa-sqlite/dist/crsqlite-sync.wasm"));
@@ -18,10 +19,24 @@ export async function memoryDatabase(): Promise<Database> {
   return new Database(await instantiate({ wasmBinary }), ":memory:");
 }
 
-/** A store in memory, and the database in it for a look past the store. */
+/** A store in memory, and the database in it for a look past the store, until that has got a new site id. */
 export async function memoryStore(): Promise<{ store: SqliteStore; db: Database }> {
-  const db = await memoryDatabase();
-  return { store: new SqliteStore(db, noStorage), db };
+  const wasm = await instantiate({ wasmBinary });
+  const file = new PagedFile([], 0);
+  wasm.registerVFS(file, false);
+  let db: Database | undefined;
+  const store = new SqliteStore(() => {
+    db = openPaged(wasm, file);
+    return db;
+  }, noStorage);
+  return { store, db: db as unknown as Database };
+}
+
+/** The database in a paged file. */
+export function openPaged(wasm: SqliteWasm, file: PagedFile): Database {
+  const db = new Database(wasm, "x.db", file.name);
+  db.script("PRAGMA locking_mode = exclusive; PRAGMA journal_mode = memory; PRAGMA temp_store = memory");
+  return db;
 }
 
 /** The core's value of an SQL value. */

@@ -1,14 +1,20 @@
 // Messages as the golden vectors describe them: fields in camelCase, integers as decimal strings, bytes and sites as hex.
 
 import { toHex } from "../../changeset/change.ts";
+import { type Digest, digestBytes, type Part, type Sum } from "../../changeset/digest.ts";
 import { KindBlob, KindInteger, KindReal, KindText, type Value } from "../../changeset/value.ts";
 import {
   type Message,
   TypeBye,
   TypeChanges,
+  TypeDigestAnswer,
+  TypeDigestRequest,
   TypeErrorMessage,
   TypeHave,
   TypeHello,
+  TypePrune,
+  TypeRelay,
+  TypeResend,
   TypeSchema,
 } from "../message.ts";
 import type { Vector } from "../vector.ts";
@@ -51,6 +57,12 @@ export function describeMessage(m: Message): object {
         })),
         claims: describeVector(m.claims),
         deps: describeVector(m.deps),
+        spans: m.spans.map((s) => ({
+          origin: s.origin,
+          after: String(s.after),
+          version: String(s.version),
+          deps: describeVector(s.deps),
+        })),
       };
     case TypeHave:
       return {
@@ -62,17 +74,82 @@ export function describeMessage(m: Message): object {
         hasNeighbours: m.neighbours !== undefined,
         neighbours: m.neighbours ?? [],
       };
+    case TypePrune:
+      return { type: "prune", prune: m.prune, graft: m.graft };
     case TypeErrorMessage:
       return { type: "error", code: m.code, sentence: m.sentence };
     case TypeBye:
       return { type: "bye", sentence: m.sentence };
+    case TypeRelay:
+      return {
+        type: "relay",
+        hops: m.hops,
+        from: toHex(m.from),
+        to: toHex(m.to),
+        sealed: toHex(m.sealed),
+      };
     case TypeSchema:
       return {
         type: "schema",
         hash: toHex(m.hash),
-        tables: m.tables.map(({ name, sql }) => ({ name, sql })),
+        generation: String(m.generation),
+        tables: m.tables.map(({ name, sql, columns }) => ({
+          name,
+          sql,
+          columns: columns.map((c) => ({
+            name: c.name,
+            type: c.type,
+            notNull: c.notNull,
+            default: c.defaultValue ?? null,
+            key: c.key,
+          })),
+        })),
       };
+    case TypeDigestRequest:
+      return {
+        type: "digestRequest",
+        id: String(m.id),
+        table: m.table,
+        prefixes: m.prefixes.map((p) => ({ place: p.padEnd(32, "0"), len: p.length })),
+      };
+    case TypeDigestAnswer:
+      return {
+        type: "digestAnswer",
+        id: String(m.id),
+        kind: m.kind,
+        vector: describeVector(m.vector),
+        tables: m.tables.map((t) => ({
+          table: t.table,
+          columns: describeDigest(t.columns),
+          sum: describeSum(t.sum),
+          stray: String(t.stray),
+        })),
+        parts: m.parts.map(describePart),
+      };
+    case TypeResend:
+      return { type: "resend", table: m.table, places: m.places };
   }
+}
+
+function describeDigest(d: Digest): string {
+  return toHex(digestBytes(d));
+}
+
+function describeSum({ count, digest }: Sum): object {
+  return { count: String(count), digest: describeDigest(digest) };
+}
+
+function describePart(p: Part): object {
+  if ("children" in p) return { children: p.children.map(describeSum) };
+  return {
+    rows: p.rows.map((r) => ({
+      place: r.place,
+      key: toHex(r.key ?? new Uint8Array(0)),
+      cl: String(r.cl),
+      versions: String(r.versions),
+      digest: describeDigest(r.digest),
+    })),
+  };
 }
 
 function describeVector(v: Vector | undefined): object | null {

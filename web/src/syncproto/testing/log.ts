@@ -9,14 +9,17 @@ import {
   TypeErrorMessage,
   TypeHave,
   TypeHello,
+  TypePrune,
+  TypeSchema,
 } from "../message.ts";
-import type { ApplyRequest, ReadRequest } from "../ops.ts";
+import type { ApplyRequest, ReadRequest, SchemaRequest } from "../ops.ts";
 import {
   type Event,
   EventCaughtUp,
   EventLive,
   EventParked,
   EventRemoteError,
+  EventSameSite,
   EventSchemaDiffers,
   EventServed,
   EventStaleCopy,
@@ -69,6 +72,10 @@ export function messageText(m: Message): string {
       if (m.remaining > 0) text += ` remaining=${m.remaining}`;
       for (const g of m.groups) text += ` ${groupText(g)}`;
       if (m.claims) text += ` claims=${vectorText(m.claims)} deps=${vectorText(m.deps ?? new Map())}`;
+      for (const s of m.spans) {
+        text += ` span=${letter(s.origin)}:${s.after + 1}-${s.version}`;
+        if (s.deps.size > 0) text += ` needs=${vectorText(s.deps)}`;
+      }
       return text;
     }
     case TypeHave: {
@@ -78,11 +85,26 @@ export function messageText(m: Message): string {
     }
     case TypeErrorMessage:
       return `error ${codeName(m.code)}`;
+    case TypePrune:
+      return `prune ${letters(m.prune)} graft ${letters(m.graft)}`;
     case TypeBye:
       return `bye ${m.sentence}`;
+    case TypeSchema: {
+      const names = m.tables.map((t) => t.name);
+      const text = names.length > 0 ? `schema [${names.join(" ")}]` : "schema hash";
+      return m.generation > 0 ? `${text} generation=${m.generation}` : text;
+    }
     default:
-      return `schema [${m.tables.map((t) => t.name).join(" ")}]`;
+      return ""; // nobody asks for digests in a simulation, and no core sends a relay
   }
+}
+
+/** What a peer does about another's schema. */
+export function schemaRequestText(name: string, r: SchemaRequest): string {
+  const names = r.tables.map((t) => t.name);
+  return names.length > 0
+    ? `${name} creates [${names.join(" ")}]`
+    : `${name} is of generation ${r.generation}`;
 }
 
 export function readText(name: string, other: string, r: ReadRequest): string {
@@ -110,6 +132,7 @@ const eventNames: Readonly<Record<number, string>> = {
   [EventVectorFull]: "vector full",
   [EventParked]: "parked",
   [EventRemoteError]: "remote error",
+  [EventSameSite]: "same site",
 };
 
 export function eventText(name: string, e: Event): string {

@@ -2,9 +2,10 @@
 // delivers messages, carries out reads and applies, and lets time pass.
 
 import { createHash } from "node:crypto";
+import { compareBytes } from "../../changeset/value.ts";
 import { marshal, parse } from "../codec.ts";
 import { Core } from "../core.ts";
-import { asProtocolError, CodeSuperseded, codeName } from "../errors.ts";
+import { asProtocolError, CodeSameSite, CodeStaleCopy, CodeSuperseded, codeName } from "../errors.ts";
 import {
   type Changes,
   MaxSentence,
@@ -14,18 +15,20 @@ import {
   type TableSchema,
   TypeChanges,
 } from "../message.ts";
-import type {
-  ApplyRequest,
-  ApplyResult,
-  Close,
-  LinkID,
-  ReadRequest,
-  ReadResult,
-  SchemaRequest,
-  Send,
+import {
+  type ApplyRequest,
+  type ApplyResult,
+  type Close,
+  type LinkID,
+  PruneTicks,
+  type ReadRequest,
+  type ReadResult,
+  type SchemaRequest,
+  type Send,
 } from "../ops.ts";
+import { EventSameSite, EventStaleCopy } from "../status.ts";
 import { EntryEnd, type SiteID } from "../vector.ts";
-import { applyText, eventText, messageText, readText } from "./log.ts";
+import { applyText, eventText, messageText, readText, schemaRequestText } from "./log.ts";
 import { ModelStore, type Write } from "./store.ts";
 
 /** The site id of a peer that is named by a letter: that letter, 16 times, in hex. */
@@ -54,7 +57,7 @@ export const otherEnd = (i: End): End => (i === 0 ? 1 : 0);
 /** A core with its store, and what the driver would hold: requests that are not answered yet. */
 export class Peer {
   readonly name: string;
-  readonly store: ModelStore;
+  store: ModelStore;
   readonly writer: boolean;
   core!: Core;
   lastLink = 0;
@@ -62,8 +65,11 @@ export class Peer {
   apply: { request: ApplyRequest; result: ApplyResult | undefined } | undefined;
   /** A commit that the core does not know of. */
   committed = false;
+  /** Somebody says that its site's numbers are in use elsewhere. */
+  disputed = false;
   schemas: SchemaRequest[] = [];
   readonly #tables = new Map<string, string>();
+  #generation = 0;
   readonly #net: Network;
   #starts = 0;
 
@@ -92,8 +98,9 @@ export class Peer {
     this.reads = [];
     this.apply = undefined;
     this.committed = false;
+    this.disputed = false;
     this.schemas = [];
-    this.core.schemaChanged(this.#hash(), this.#list());
+    this.#told();
   }
 
   /** Writes one transaction. The core learns of it by `notify`. */
@@ -121,9 +128,12 @@ export class Peer {
     if (read) {
       const { chunk } = this.#net;
       const maxChanges = chunk > 0 ? Math.min(read.request.maxChanges, chunk) : read.request.maxChanges;
-      read.result ??= this.store.read({ ...read.request, maxChanges });
+      if (read.result) return;
+      read.result = this.store.read({ ...read.request, maxChanges });
+      this.#net.count(this, read.request, read.result);
     } else if (this.apply) {
-      this.apply.result ??= this.store.apply(this.apply.request);
+      const { request } = this.apply;
+      this.apply.result ??= this.store.apply(this.#net.mutateApply?.(this, request) ?? request);
     }
   }
 
@@ -147,7 +157,17 @@ export class Peer {
 
   /** Gives the peer a table of its own. */
   createTable(name: string, sql: string): void {
-    if (this.#add({ name, sql })) this.core.schemaChanged(this.#hash(), this.#list());
+    if (this.#add(name, sql)) this.#told();
+  }
+
+  /** Counts what was made of the peer's tables as a migration on purpose: its schema is a newer one. */
+  migrate(generation: number): void {
+    this.#generation = generation;
+    this.#told();
+  }
+
+  #told(): void {
+    this.core.schemaChanged(this.#hash(), this.#generation, this.#list());
   }
 
   /** Carries out the core's schema requests. Whether there were any. */
@@ -155,21 +175,25 @@ export class Peer {
     const requests = this.schemas;
     this.schemas = [];
     for (const r of requests) {
-      const added = r.tables.filter((t) => this.#add(t));
-      if (added.length > 0) this.core.schemaChanged(this.#hash(), this.#list());
+      const added = r.tables.filter((t) => this.#add(t.name, t.sql));
+      const older = this.#generation < r.generation && compareBytes(this.#hash(), r.hash) === 0;
+      if (older) this.#generation = r.generation;
+      if (older || added.length > 0) this.#told();
       this.core.schemaApplied(r.link);
     }
     return requests.length > 0;
   }
 
-  #add(t: TableSchema): boolean {
-    if (this.#tables.has(t.name)) return false;
-    this.#tables.set(t.name, t.sql);
+  #add(name: string, sql: string): boolean {
+    if (this.#tables.has(name)) return false;
+    this.#tables.set(name, sql);
     return true;
   }
 
   #list(): TableSchema[] {
-    return [...this.#tables].map(([name, sql]) => ({ name, sql })).sort((a, b) => (a.name < b.name ? -1 : 1));
+    return [...this.#tables]
+      .map(([name, sql]) => ({ name, sql, columns: [] }))
+      .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
   #hash(): Uint8Array {
@@ -186,12 +210,18 @@ export class Network {
   conns: Conn[] = [];
   /** Makes the sender of a changes message a broken one. */
   mutate: ((c: Conn, p: Peer, m: Changes) => Changes) | undefined;
+  /** Makes a store a broken one, by what it is asked to apply. */
+  mutateApply: ((p: Peer, r: ApplyRequest) => ApplyRequest) | undefined;
   /** The most changes that a Read returns; 0: as many as the core asks for. */
   chunk = 0;
+  /** Stores may be copies of others, so that links may be refused for it. */
+  copies = false;
   /** The errors for which cores closed links, save superseded. */
   readonly errors: string[] = [];
   /** How many were sent. */
   messages = 0;
+  /** Reads that ended in the midst of a walk, entries that were held back, walks that began where an earlier link's had ended. */
+  readonly tally = { chunks: 0, held: 0, resumed: 0 };
   /** Gets a line for each thing that a core wants done. */
   log: (line: string) => void = () => {};
 
@@ -201,10 +231,22 @@ export class Network {
     return p;
   }
 
-  /** Ends a peer's core and its connections, and starts it anew from its store. */
-  crash(p: Peer): void {
-    for (const c of [...this.conns]) if (c.ends.includes(p)) this.cut(c);
+  /** Ends a peer's core and its connections, and starts it anew from its store, which may be changed meanwhile. */
+  crash(p: Peer, meanwhile: () => void = () => {}): void {
+    this.cutUnless((a, b) => a !== p && b !== p);
+    meanwhile();
     p.start();
+  }
+
+  /** Breaks the connections of those who may not meet. */
+  cutUnless(may: (a: Peer, b: Peer) => boolean): void {
+    for (const c of [...this.conns]) if (!may(...c.ends)) this.cut(c);
+  }
+
+  /** Takes a peer out of the network, with its connections. */
+  remove(p: Peer): void {
+    this.cutUnless((a, b) => a !== p && b !== p);
+    this.peers.splice(this.peers.indexOf(p), 1);
   }
 
   find(a: Peer, b: Peer): Conn | undefined {
@@ -273,10 +315,13 @@ export class Network {
         p.apply = { request: r.apply, result: undefined };
       }
       for (const request of r.schemas) {
-        this.log(`${p.name} creates [${request.tables.map((t) => t.name).join(" ")}]`);
+        this.log(schemaRequestText(p.name, request));
         p.schemas.push(request);
       }
-      for (const event of r.events) this.log(eventText(p.name, event));
+      for (const event of r.events) {
+        this.log(eventText(p.name, event));
+        p.disputed ||= event.kind === EventStaleCopy || event.kind === EventSameSite;
+      }
       for (const request of r.closes) this.#close(p, request);
       const { sends, reads, schemas, closes, events } = r;
       const n = sends.length + reads.length + schemas.length + closes.length + events.length;
@@ -295,7 +340,8 @@ export class Network {
   }
 
   #close(p: Peer, { link, error }: Close): void {
-    if (error && error.code !== CodeSuperseded) {
+    const copied = error?.code === CodeStaleCopy || error?.code === CodeSameSite;
+    if (error && error.code !== CodeSuperseded && !(copied && this.copies)) {
       this.errors.push(`${p.name} closed a link: ${error.message}`);
     }
     const at = this.end(p, link);
@@ -309,11 +355,31 @@ export class Network {
     if (at.conn.queues[at.i].length === 0) this.cut(at.conn);
   }
 
-  /** Answers everything and delivers all messages until nothing moves, without letting time pass. */
-  settle(): void {
+  /** Counts what a read came to. */
+  count(p: Peer, request: ReadRequest, result: ReadResult): void {
+    if (request.only) return;
+    if (!result.end) this.tally.chunks++;
+    this.tally.held += result.entries.filter((e) => e.held).length;
+    const at = this.end(p, request.link);
+    if (at && at.conn.walked[at.i] === 0 && request.after.l > 0) this.tally.resumed++;
+  }
+
+  /** Lets two peers say all to each other, as if nobody else were there. */
+  converse(a: Peer, b: Peer): void {
+    for (let n = 2 * PruneTicks; n > 0; n--) {
+      this.settle([a, b]);
+      for (const p of [a, b]) {
+        p.core.tick();
+        this.pump(p);
+      }
+    }
+  }
+
+  /** Answers everything and delivers all messages among peers until nothing moves, without letting time pass. */
+  settle(peers: readonly Peer[] = this.peers): void {
     for (let moved = true; moved; ) {
       moved = false;
-      for (const p of this.peers) {
+      for (const p of peers) {
         moved = p.createTables() || moved;
         moved = p.notify() || moved;
         this.pump(p);
@@ -324,6 +390,7 @@ export class Network {
         }
       }
       for (const c of [...this.conns]) {
+        if (peers !== this.peers && !c.ends.every((p) => peers.includes(p))) continue;
         for (const from of [0, 1] as const) while (!c.stalled && this.deliver(c, from)) moved = true;
       }
     }

@@ -49,7 +49,7 @@ interface StoredCell extends Cell {
 }
 
 interface StoredEntry {
-  readonly origin: SiteID;
+  origin: SiteID;
   readonly version: number;
   readonly keys: Set<string>;
 }
@@ -67,10 +67,14 @@ export function keyOf(ch: Change): { key: string; cell: Cell } {
 }
 
 export class ModelStore {
-  readonly site: SiteID;
+  site: SiteID;
+  /** Own versions above it may be in use elsewhere. */
+  opened = 0;
   readonly vector = new Map<SiteID, number>();
   readonly resume = new Map<SiteID, number>();
-  own = 0;
+  /** A key whose changes `apply` refuses. */
+  refuses: string | undefined;
+  #own = 0; // highest own version that anybody was told of
   readonly #cells = new Map<string, StoredCell>();
   readonly #entries = new Map<number, StoredEntry>();
   readonly #order: number[] = []; // of entries, ascending; may name ones that are gone
@@ -80,6 +84,76 @@ export class ModelStore {
     this.site = site;
   }
 
+  /** What a backup of the store holds, or a machine that was made of one: nothing shows that it is one. */
+  copy(): ModelStore {
+    const copy = new ModelStore(this.site);
+    for (const [key, cell] of this.#cells) copy.#cells.set(key, cell);
+    for (const [l, e] of this.#entries) copy.#entries.set(l, { ...e, keys: new Set(e.keys) });
+    copy.#order.push(...this.#order);
+    [copy.#last, copy.#own, copy.opened] = [this.#last, this.#own, this.#last];
+    for (const [site, version] of this.vector) copy.vector.set(site, version);
+    for (const [site, reached] of this.resume) copy.resume.set(site, reached);
+    return copy;
+  }
+
+  /**
+   * Gives the store a new site id. Own entries above the version at which it was opened are written anew, with versions that
+   * beat the old ones; unless `again` is false, which is wrong: then they only get another origin. Returns what is now under
+   * the new site.
+   */
+  renew(site: SiteID, again: boolean): { version: number; cells: Map<string, Cell> }[] {
+    const old = this.site;
+    let certain = Math.min(this.#own, this.opened);
+    [this.site, this.#own] = [site, 0];
+    this.resume.clear();
+    const commits: { version: number; cells: Map<string, Cell> }[] = [];
+    const cellsOf = (keys: Iterable<string>) =>
+      new Map([...keys].map((key) => [key, plain(this.cellOf(key))]));
+    const doubtful = new Set<string>();
+    for (const l of this.#order) {
+      const e = this.#entries.get(l);
+      if (!e || e.origin !== old || e.version !== l) continue;
+      if (l <= this.opened) {
+        certain = Math.max(certain, l);
+        continue;
+      }
+      e.origin = site;
+      if (again) {
+        for (const key of e.keys) doubtful.add(key);
+        continue;
+      }
+      commits.push({ version: l, cells: cellsOf(e.keys) });
+      this.#own = l;
+    }
+    if (doubtful.size > 0) {
+      const l = ++this.#last;
+      this.#own = l;
+      for (const key of doubtful) {
+        const { version, value } = this.cellOf(key);
+        this.#put(key, { version: version + 1, value, seq: 0n, l, site }, site, l);
+      }
+      commits.push({ version: l, cells: cellsOf(doubtful) });
+    }
+    if (certain > 0) this.vector.set(old, Math.max(this.vector.get(old) ?? 0, certain));
+    this.opened = this.#last;
+    return commits;
+  }
+
+  /** The highest local version ever used. */
+  get last(): number {
+    return this.#last;
+  }
+
+  /**
+   * The highest own version that has rows, or was told before. One whose rows were all beaten before anybody asked stays
+   * unknown, as in a real database.
+   */
+  get own(): number {
+    const found = this.#order.findLast((l) => this.#entries.get(l)?.origin === this.site) ?? 0;
+    this.#own = Math.max(this.#own, found);
+    return this.#own;
+  }
+
   /** The highest local version that has rows. */
   get newest(): number {
     return this.#order.findLast((l) => this.#entries.has(l)) ?? 0;
@@ -87,7 +161,7 @@ export class ModelStore {
 
   /** Writes one transaction. Every two neighbouring keys share a sequence number. */
   commit(writes: readonly Write[]): void {
-    this.own = ++this.#last;
+    this.#last++;
     writes.forEach(({ key, value }, i) => {
       const version = this.cellOf(key).version + 1;
       const seq = BigInt(Math.floor(i / 2));
@@ -96,7 +170,7 @@ export class ModelStore {
   }
 
   cells(): Map<string, Cell> {
-    return new Map([...this.#cells].map(([key, { version, value }]) => [key, { version, value }]));
+    return new Map([...this.#cells].map(([key, cell]) => [key, plain(cell)]));
   }
 
   cellOf(key: string): Cell {
@@ -104,6 +178,19 @@ export class ModelStore {
   }
 
   apply(r: ApplyRequest): ApplyResult {
+    const group = r.groups.findIndex((g) => g.changes.some((ch) => keyOf(ch).key === this.refuses));
+    if (group >= 0) {
+      const refused = { group, reason: "no room for it" };
+      return {
+        id: r.id,
+        ls: [],
+        changed: [],
+        parked: undefined,
+        own: this.own,
+        newest: this.newest,
+        refused,
+      };
+    }
     const ls: number[] = [];
     const changed: number[] = [];
     for (const g of r.groups) {
@@ -204,6 +291,10 @@ export class ModelStore {
     for (const c of this.#cells.values()) if (comparePositions(after, c) < 0) n++;
     return n;
   }
+}
+
+function plain({ version, value }: Cell): Cell {
+  return { version, value };
 }
 
 function changeOf(key: string, c: StoredCell): Change {

@@ -89,6 +89,13 @@ const commands: Readonly<Record<string, (t: Trace, args: string[]) => void>> = {
   },
   crash: (t, [a]) => t.net.crash(t.find(a)),
   write: (t, [a, ...args]) => t.find(a).commit(args.flatMap(writesOf)),
+  refuse: (t, [a, key]) => {
+    t.find(a).store.refuses = key;
+  },
+  migrate: (t, [a, generation]) => {
+    t.find(a).migrate(Number(generation));
+    t.net.pump(t.find(a));
+  },
   table: (t, [a, ...sql]) => {
     const p = t.find(a);
     p.createTable(sql[0] ?? "", `CREATE TABLE ${sql.join(" ")}`);
@@ -160,7 +167,15 @@ function injected(what: string, a: string, b: string): Message {
   const none = { neighbours: undefined, feed: false, busy: false };
   switch (what) {
     case "changes":
-      return { type: TypeChanges, reached: 0, remaining: 0, groups: [], claims: undefined, deps: undefined };
+      return {
+        type: TypeChanges,
+        reached: 0,
+        remaining: 0,
+        groups: [],
+        claims: undefined,
+        deps: undefined,
+        spans: [],
+      };
     case "have":
       return { type: TypeHave, ...none, applied: 1, delta: new Map() };
     case "stale":
