@@ -1,4 +1,5 @@
-# Every task of crmesh, the same on a laptop and in CI. Plain tools only: Go 1.26, Node 20, a C compiler, Chromium.
+# Every task of crmesh, the same on a laptop and in CI. Plain tools only: Go 1.26, Node 20, a C compiler, Chromium,
+# coturn.
 #
 #   make build    bin/signal and bin/peer, with the page inside
 #   make run      a signaling server and one replica with the sample database; prints an invite link (Ctrl-C stops)
@@ -6,9 +7,18 @@
 #   make race     the Go tests alone, with the race detector
 #   make fuzz     every fuzz target for FUZZTIME (20s) each; then SCRIPTS (20000) random scripts on our cr-sqlite and on the
 #                 original, and KILLS (200) kills of a process that writes
-#   make sim      the simulations with SEEDS (20000) seeds
+#   make sim      the simulations: SEEDS (20000) seeds on a model of a database, DISK_SEEDS (1500) on the real one,
+#                 a room of 64 nodes, and PAIRS (1000) pairs that meet at a real signaling server
+#   make soak     8 peer processes that write, and are killed at any instant and started again, for MINUTES (20)
+#   make netns    real programs behind real routers, in network namespaces of the kernel, and how soon rows come through
+#                 after a change of the network (CRMESH_RUNS times each, 3): needs Linux, root, and the tools unshare, ip and
+#                 nft; nothing is left of them, however it ends
+#   make rolling  a rolling restart of two signaling servers under CLIENTS (2000) clients
 #   make bench    cr-sqlite in Go beside plain statements and the original, and sync between two replicas beside a bare data
 #                 channel, COUNT (6) times; benchstat gives the medians
+#   make bench-abuse  what the envelopes of two members take while others attack their server, COUNT times. Linux
+#   make bench-signal  the signaling server beside y-webrtc's and peerjs-server (both from npm): memory of 10,000 idle clients,
+#                 joins, relay latency; needs 11,000 open files a process (ulimit -Hn) and takes 4 minutes
 #   make lint     gofmt, go vet, staticcheck, biome, tsc
 #   make web      the page into web/dist
 #   make fmt      format Go and TypeScript
@@ -30,18 +40,22 @@ FUZZTIME ?= 20s
 SCRIPTS ?= 20000
 KILLS ?= 200
 SEEDS ?= 20000
+DISK_SEEDS ?= 1500
+PAIRS ?= 1000
+MINUTES ?= 20
+CLIENTS ?= 2000
 COUNT ?= 6
 
 # Assets and test data count as sources: Go embeds or reads them.
 GO_DIRS := cmd pkg $(wildcard web/*.go examples)
 GO_FILES := go.mod go.sum $(shell find $(GO_DIRS) -name '*.go' -not -name '*_test.go')
-WEB_FILES := web/index.html web/package.json web/tsconfig.json web/vite.config.ts web/offline.ts \
+WEB_FILES := web/index.html web/package.json web/tsconfig.json web/vite.config.ts web/offline.ts web/compress.ts \
 	$(shell find web/src web/public -type f 2>/dev/null)
 MODULES := web/node_modules/.package-lock.json
 PAGE := web/dist/index.html
 SAMPLE := .cache/sample/counts.json
 
-.PHONY: help build run test race fuzz sim bench lint lint-go lint-web test-web web fmt sample clean
+.PHONY: help build run test race fuzz sim soak netns rolling bench bench-signal bench-abuse lint lint-go lint-web test-web web fmt sample clean
 
 help:
 	@sed -n '2,/^$$/{/^#/!q;s/^# \{0,1\}//p}' Makefile
@@ -74,14 +88,44 @@ fuzz: $(PAGE)
 
 sim: $(MODULES)
 	go test $(TAGS) -count=1 -timeout 60m -v -run 'Sim' ./pkg/mesh/meshtest -seeds $(SEEDS)
+	CRMESH_SEEDS=$(DISK_SEEDS) go test $(TAGS) -count=1 -timeout 60m -v -run 'TestSimulationOnRealDatabases$$' ./cmd/peer
+	CRMESH_MEMBERS=64 go test $(TAGS) -count=1 -timeout 60m -v -run 'TestLargeRoom$$' ./pkg/mesh
+	CRMESH_PAIRS=$(PAIRS) go test $(TAGS) -count=1 -timeout 60m -v -run 'TestPairs$$' ./pkg/mesh
 	CRMESH_COPIES=1000 go test $(TAGS) -count=1 -timeout 60m -run 'TestCopies$$' ./pkg/crsql
 	cd web && CRMESH_SEEDS=$(SEEDS) npx --no-install vitest run --testTimeout 3600000 src/syncproto/sim.test.ts
+
+soak: $(PAGE)
+	CRMESH_SOAK=$(MINUTES)m go test $(TAGS) -count=1 -timeout $$(($(MINUTES) + 15))m -v -run '^TestSoak$$' ./cmd/peer
+
+# The namespaces are those of a process tree that the kernel kills with its first process.
+netns: $(PAGE)
+	go test $(TAGS) -c -o .cache/netns.test ./cmd/peer
+	cd cmd/peer && CRMESH_NETNS=1 unshare --net --mount --pid --fork --kill-child --mount-proc \
+	  ../../.cache/netns.test -test.run '^TestNetns' -test.v -test.timeout 30m
+
+rolling: $(PAGE)
+	CRMESH_CLIENTS=$(CLIENTS) go test $(TAGS) -count=1 -timeout 15m -v -run '^TestClusterRollingRestart$$' ./cmd/signal
 
 bench: build $(SAMPLE)
 	go test $(TAGS) -run '^$$' -bench . -benchtime 1x -count $(COUNT) -timeout 60m ./pkg/crsql | tee .cache/bench-crsql.txt
 	go test $(TAGS) -run '^$$' -bench . -benchtime 1x -count $(COUNT) -timeout 60m ./cmd/peer | tee .cache/bench-peer.txt
 	go tool benchstat .cache/bench-crsql.txt
 	go tool benchstat .cache/bench-peer.txt
+
+bench-abuse: $(PAGE)
+	@mkdir -p .cache
+	go test $(TAGS) -run '^$$' -bench '^BenchmarkAbuse$$' -benchtime 1x -count $(COUNT) -timeout 120m ./cmd/signal | tee .cache/bench-abuse.txt
+	go tool benchstat .cache/bench-abuse.txt
+
+# The servers that ours is measured beside are not part of the project: they get a directory of their own.
+OTHERS := .cache/bench-signal
+bench-signal: bin/signal $(OTHERS)/node_modules/.package-lock.json
+	CRMESH_BENCH_SIGNAL=$(CURDIR)/$(OTHERS) go test $(TAGS) -run '^$$' -bench '^BenchmarkSignaling$$' -benchtime 1x -timeout 10m \
+	  ./cmd/signal | tee .cache/bench-signal.txt
+
+$(OTHERS)/node_modules/.package-lock.json: Makefile
+	npm install --prefix $(OTHERS) --no-audit --no-fund --ignore-scripts --save-exact y-webrtc@10.3.0 peer@1.0.2 ws@8.23.0
+	@touch $@
 
 lint: lint-go lint-web
 
