@@ -42,9 +42,9 @@ func NewSpread(seed uint64, peers, degree int) *Spread {
 			}
 			continue
 		}
-		for links[p] < degree {
+		for tries := 0; links[p] < degree; tries++ {
 			q := s.Peers[s.rnd.IntN(peers)]
-			if links[q] <= degree {
+			if links[q] <= degree+tries/(8*peers) { // the last ones may find all others taken
 				connect(p, q)
 			}
 		}

@@ -47,6 +47,15 @@ export interface ConnEvents {
   closed(): void;
 }
 
+/** What was being done to a connection did not come to its end before it was closed. */
+export class ClosedError extends Error {
+  override name = "ClosedError";
+
+  constructor() {
+    super("the connection was closed");
+  }
+}
+
 let live = 0;
 
 /** How many connections this page has that are not closed. */
@@ -82,6 +91,8 @@ export class Conn {
   #closed = false;
   #lastStage: Stage = "signaling";
   #relayed: boolean; // there is a relay, or none is needed
+  readonly #over: Promise<never>; // rejected on close
+  #end!: (error: ClosedError) => void;
   readonly #events: ConnEvents;
 
   constructor(
@@ -96,6 +107,10 @@ export class Conn {
     this.ownSite = ownSite;
     this.since = now;
     this.#events = events;
+    this.#over = new Promise((_, reject) => {
+      this.#end = reject;
+    });
+    this.#over.catch(() => undefined);
     this.#relayed = configuration.iceTransportPolicy !== "relay";
     this.pc = new RTCPeerConnection(configuration);
     live++;
@@ -198,10 +213,18 @@ export class Conn {
     return !this.#opened || this.offering || this.restartedAt > 0;
   }
 
+  /**
+   * Waits for an operation of `pc`: one that a close overtakes never settles by itself, as WebRTC has it. Here it is rejected,
+   * with a ClosedError.
+   */
+  done<T>(operation: Promise<T>): Promise<T> {
+    return Promise.race([this.#over, operation]);
+  }
+
   /** Takes an address of the other side; null: there are no more. */
   async addCandidate(c: Candidate | null): Promise<void> {
     try {
-      await this.pc.addIceCandidate(c ?? undefined);
+      await this.done(this.pc.addIceCandidate(c ?? undefined));
     } catch {
       // An address that this browser cannot use is none: others follow.
     }
@@ -219,6 +242,7 @@ export class Conn {
     this.pc.onicegatheringstatechange = null;
     this.channel.close();
     this.pc.close();
+    this.#end(new ClosedError());
     queueMicrotask(() => this.#events.closed());
   }
 }

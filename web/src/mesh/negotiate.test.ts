@@ -12,6 +12,8 @@ class FakeConnection {
   connectionState = "new";
   signalingState = "stable";
   localDescription: { sdp: string } | null = null;
+  /** While set, a description is worked on until the connection is closed, and then never settles, as in browsers. */
+  static slow = false;
 
   createDataChannel() {
     return { readyState: "connecting", bufferedAmount: 0, close() {}, send() {} };
@@ -24,10 +26,13 @@ class FakeConnection {
   setConfiguration(): void {}
 
   async setLocalDescription(): Promise<void> {
+    if (FakeConnection.slow) await new Promise(() => {});
     this.localDescription = { sdp };
   }
 
-  async setRemoteDescription(): Promise<void> {}
+  async setRemoteDescription(): Promise<void> {
+    if (FakeConnection.slow) await new Promise(() => {});
+  }
 
   close(): void {}
 }
@@ -43,6 +48,7 @@ beforeEach(() => {
 let negotiation: Negotiation | undefined;
 
 afterEach(() => {
+  FakeConnection.slow = false;
   negotiation?.close();
   vi.unstubAllGlobals();
 });
@@ -153,4 +159,32 @@ test("a restart of an attempt that is over: who does not offer, asks", async () 
   for (let i = 0; i < 20; i++) await Promise.resolve(); // which is how long it takes to take it
   n.beat();
   expect(count("want")).toBe(1);
+});
+
+test("an attempt that is given up while the browser works on its description holds up nothing that comes after it", async () => {
+  const { n, last, count } = start(greatest, newPeerID(), 3_600_000, 3_600_000);
+  await expect.poll(() => count("offer")).toBe(1);
+  FakeConnection.slow = true;
+  n.renamed();
+  n.beat(); // a new attempt
+  await expect.poll(() => n.conn?.offering).toBe(true);
+  FakeConnection.slow = false;
+  n.renamed();
+  n.beat();
+  await expect.poll(() => count("offer")).toBe(2);
+  expect(last("offer")).toBe(n.conn?.session);
+
+  // Likewise one of the other side's.
+  const session = last("offer");
+  n.receive({ kind: "answer", session, ...description });
+  await expect.poll(() => n.conn?.remote).toBeDefined();
+  FakeConnection.slow = true;
+  n.receive({ kind: "offer", session: session + 5, ...description });
+  await expect.poll(() => n.conn?.session).toBe(session + 5);
+  n.receive({ kind: "bye", session: session + 5 }); // waits for its turn
+  FakeConnection.slow = false;
+  n.renamed();
+  n.beat();
+  await expect.poll(() => count("offer")).toBe(3);
+  expect(n.failedAt).toBeUndefined();
 });

@@ -6,7 +6,7 @@ import { comparePeers, type PeerID } from "../signaling/id.ts";
 import { MaxSession } from "../signaling/limits.ts";
 import type { ProtocolError } from "../syncproto/errors.ts";
 import type { Health } from "./channel.ts";
-import { Conn, type Stage } from "./conn.ts";
+import { ClosedError, Conn, type Stage } from "./conn.ts";
 import { backoff, type Timing } from "./timing.ts";
 
 /** Candidates that are kept until the description of their session is there. */
@@ -208,7 +208,7 @@ export class Negotiation {
     if (this.#conn) return;
     const conn = this.#connect(this.#nextSession());
     conn.offering = true;
-    await conn.pc.setLocalDescription();
+    await conn.done(conn.pc.setLocalDescription());
     this.#describe(conn, "offer");
   }
 
@@ -267,9 +267,9 @@ export class Negotiation {
     }
     conn.offering = false;
     conn.lastOffer = d.sdp;
-    await conn.pc.setRemoteDescription({ type: "offer", sdp: d.sdp });
+    await conn.done(conn.pc.setRemoteDescription({ type: "offer", sdp: d.sdp }));
     await this.#addKept(conn);
-    await conn.pc.setLocalDescription();
+    await conn.done(conn.pc.setLocalDescription());
     this.#describe(conn, "answer");
   }
 
@@ -277,7 +277,7 @@ export class Negotiation {
     const conn = this.#conn;
     if (!conn?.offering || conn.session !== d.session || !conn.belongs(d.sdp, d.nonce, d.site)) return;
     conn.offering = false;
-    await conn.pc.setRemoteDescription({ type: "answer", sdp: d.sdp });
+    await conn.done(conn.pc.setRemoteDescription({ type: "answer", sdp: d.sdp }));
     await this.#addKept(conn);
   }
 
@@ -341,9 +341,9 @@ export class Negotiation {
     this.#run(async () => {
       if (conn !== this.#conn || conn.offering || conn.pc.signalingState !== "stable") return;
       conn.configure(this.#o.configuration());
-      const offer = await conn.pc.createOffer({ iceRestart: true });
+      const offer = await conn.done(conn.pc.createOffer({ iceRestart: true }));
       conn.offering = true;
-      await conn.pc.setLocalDescription(offer);
+      await conn.done(conn.pc.setLocalDescription(offer));
       this.#describe(conn, "offer");
     });
   }
@@ -440,7 +440,8 @@ export class Negotiation {
       if (this.#closed) return;
       try {
         await step();
-      } catch {
+      } catch (error) {
+        if (error instanceof ClosedError) return; // whoever closed it said what comes next
         const conn = this.#conn;
         if (conn && !conn.opened) this.#failed(conn);
         else if (!conn) this.#failedAt = "signaling"; // the browser would not even begin
