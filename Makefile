@@ -4,7 +4,7 @@
 #   make build    bin/signal and bin/peer, with the page inside
 #   make run      a signaling server and one replica with the sample database; prints an invite link (Ctrl-C stops)
 #   make test     everything: lint, Go tests with the race detector, TypeScript tests, real Chromium
-#   make race     the Go tests alone, with the race detector
+#   make race     the Go tests alone, with the race detector; the simulation, whose runs have one goroutine each, mostly without
 #   make fuzz     every fuzz target for FUZZTIME (20s) each; then SCRIPTS (20000) random scripts on our cr-sqlite and on the
 #                 original, and KILLS (200) kills of a process that writes
 #   make sim      the simulations: SEEDS (20000) seeds on a model of a database, DISK_SEEDS (1500) on the real one,
@@ -70,6 +70,7 @@ test: lint race test-web
 
 race: $(PAGE) $(SAMPLE)
 	go test $(TAGS) -race ./...
+	go test ./pkg/mesh/meshtest
 	go test -run WithoutVirtualTables ./pkg/crsql
 
 test-web: build $(SAMPLE)

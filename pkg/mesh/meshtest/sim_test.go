@@ -13,6 +13,16 @@ var (
 	seedFrom = flag.Uint64("seed-from", 1, "seed of the first run; with -seeds 1 it is the only one")
 )
 
+// raceDetector: see race_test.go.
+var raceDetector bool
+
+func skipUnderRace(t *testing.T) {
+	t.Helper()
+	if raceDetector {
+		t.Skip("without the race detector only")
+	}
+}
+
 // failures runs seeds, until enough of them have failed, and returns the errors by seed.
 func failures(from uint64, n, enough int, variant Variant) (map[uint64]error, Tally) {
 	var mu sync.Mutex
@@ -62,6 +72,7 @@ func TestSimulation(t *testing.T) {
 
 // Every variant but the right one is noticed, in about a third as many runs as it is now, or more.
 func TestBrokenVariantsFail(t *testing.T) {
+	skipUnderRace(t)
 	seen := map[Variant]bool{}
 	for _, v := range []struct {
 		variant       Variant

@@ -17,6 +17,7 @@ const (
 
 // A change reaches everybody within a few hops, and over about one link each once the tree of its site has settled.
 func TestSpread(t *testing.T) {
+	skipUnderRace(t)
 	s := NewSpread(1, *cores, spreadDegree)
 	if !s.Rest(20, 400) {
 		t.Fatal("the links are never done with their hellos")
@@ -48,6 +49,7 @@ func TestSpread(t *testing.T) {
 // With writers everywhere, few changes come twice: in a full mesh next to none, in a sparse graph few once the trees have settled.
 // Then a third of the peers goes without a goodbye, and those left are equal all the same.
 func TestSpreadUnderLoad(t *testing.T) {
+	skipUnderRace(t)
 	for _, c := range []struct {
 		peers, degree int
 		settle, write int // rounds
