@@ -233,35 +233,46 @@ func waitStats(t *testing.T, s *runningServer, members int) {
 	signaltest.Until(t, patience, fmt.Sprintf("%d members at the server", members), func() bool { return s.signal.Stats().Members == members })
 }
 
-// lossy is a connection that breaks once, after the answer to the join was read and before anybody sees it.
-type lossy struct {
+// tapped is a connection that says when the answer to the join was read, before anybody sees it. An error of its ends it.
+type tapped struct {
 	net.Conn
-	reads int
-	lose  *atomic.Bool
+	reads  int
+	joined func() error
 }
 
-func (l *lossy) Read(p []byte) (int, error) {
-	n, err := l.Conn.Read(p)
-	if l.reads++; l.reads == 2 && err == nil && l.lose.Swap(false) { // the first is the answer to the request for the WebSocket
-		_ = l.Conn.Close()
-		return 0, net.ErrClosed
+func (c *tapped) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.reads++; c.reads == 2 && err == nil { // the first is the answer to the request for the WebSocket
+		if err := c.joined(); err != nil {
+			_ = c.Conn.Close()
+			return 0, err
+		}
 	}
 	return n, err
+}
+
+// tap makes a client whose connections are tapped.
+func tap(joined func() error) *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &tapped{Conn: c, joined: joined}, nil
+	}}}
 }
 
 // A client that joined and does not know it comes back at once as the member that it is, not after the grace time.
 func TestJoinedLost(t *testing.T) {
 	s := startServer(t, "127.0.0.1:0", signalserver.DefaultConfig())
-	lose := &atomic.Bool{}
+	var lose atomic.Bool
 	lose.Store(true)
-	transport := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
-		if err != nil {
-			return nil, err
+	c := startClient(t, signalclient.Config{URLs: []string{s.url()}, Keys: newKeys(t), BackoffMin: time.Millisecond, HTTPClient: tap(func() error {
+		if lose.Swap(false) {
+			return net.ErrClosed
 		}
-		return &lossy{Conn: c, lose: lose}, nil
-	}}
-	c := startClient(t, signalclient.Config{URLs: []string{s.url()}, Keys: newKeys(t), HTTPClient: &http.Client{Transport: transport}, BackoffMin: time.Millisecond})
+		return nil
+	})})
 	lost := await[signalclient.Disconnected](t, c, nil)
 	if lose.Load() || s.signal.Stats().Members != 1 {
 		t.Fatalf("the answer was not lost: %v", lost.Err)
@@ -269,4 +280,30 @@ func TestJoinedLost(t *testing.T) {
 	if e, ok := (<-c.Events()).(signalclient.Joined); !ok {
 		t.Fatalf("it did not come back: %+v", e)
 	}
+}
+
+// A client that is closed while the answer to its join is under way leaves the room at once, not after the grace time.
+func TestLeaveWhileJoining(t *testing.T) {
+	cfg := signalserver.DefaultConfig()
+	cfg.Grace = time.Hour
+	s := startServer(t, "127.0.0.1:0", cfg)
+	joined, closing := make(chan struct{}), make(chan struct{})
+	c := startClient(t, signalclient.Config{URLs: []string{s.url()}, Keys: newKeys(t), HTTPClient: tap(func() error {
+		close(joined)
+		<-closing
+		return nil
+	})})
+	<-joined
+	waitStats(t, s, 1)
+	closed := make(chan struct{})
+	go func() {
+		c.Close()
+		close(closed)
+	}()
+	signaltest.Until(t, patience, "the client is closed", func() bool {
+		return errors.Is(c.Send(c.Peer(), signaling.Description{Kind: signaling.KindWant}), signalclient.ErrClosed)
+	})
+	close(closing)
+	<-closed
+	waitStats(t, s, 0)
 }

@@ -76,12 +76,12 @@ func (c *Client) session(url string) (joined bool, err error) {
 	c.connected.Store(true)
 	defer c.connected.Store(false)
 	c.cfg.Logger.Info("joined", "url", url, "members", len(answer.Members), "resumed", answer.Resumed)
-	if !c.emit(Joined{URL: url, Members: answer.Members, ICEServers: answer.ICEServers, Expires: expires, Resumed: answer.Resumed}) {
-		return true, c.ctx.Err()
-	}
+	told := c.emit(Joined{URL: url, Members: answer.Members, ICEServers: answer.ICEServers, Expires: expires, Resumed: answer.Resumed})
 	lost := make(chan error, 1)
 	go func() { lost <- s.read(ctx) }() // waited for below
-	err = s.write(lost, answer.TTL)
+	if err = c.ctx.Err(); told {
+		err = s.write(lost, answer.TTL)
+	}
 	c.connected.Store(false)
 	if c.ctx.Err() != nil {
 		s.leave(lost)
@@ -127,8 +127,10 @@ func (c *Client) setRedial(f context.CancelFunc) {
 
 // join sends the join and waits for its answer.
 func (s *session) join() (signaling.Joined, error) {
-	ctx, cancel := context.WithTimeout(s.c.ctx, s.c.cfg.DialTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), s.c.cfg.DialTimeout)
 	defer cancel()
+	// The server may have us on its list already: Close waits a moment for its answer, so as to take leave.
+	defer context.AfterFunc(s.c.ctx, func() { time.AfterFunc(leaveTimeout, cancel) })()
 	s.c.setRedial(cancel)
 	defer s.c.setRedial(nil)
 	cfg := &s.c.cfg

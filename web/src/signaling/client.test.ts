@@ -110,6 +110,19 @@ test("joins again as the same member when the answer to its first join was lost"
   expect(JSON.parse(last().sent[0] ?? "").token).toBe(token);
 });
 
+test("leaves, also before it has heard that it joined", () => {
+  for (const join of [() => last().open(), () => last().joined()]) {
+    start("ws://one");
+    join();
+    client.close();
+    expect(last().sent.map((frame) => JSON.parse(frame).type)).toEqual(["join", "leave"]);
+    expect(last().readyState).toBe(3);
+  }
+  start("ws://one");
+  client.close(); // with nobody to say it to
+  expect(last().sent).toEqual([]);
+});
+
 test("joins, and joins again with its token", () => {
   start("ws://one", "ws://two");
   last().joined([other]);

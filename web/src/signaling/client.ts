@@ -134,7 +134,7 @@ export class SignalClient {
 
   /** Leaves the room at once and stops. */
   close(): void {
-    if (this.#state === "joined") this.#send(marshalMessage({ type: "leave" }));
+    this.#send(marshalMessage({ type: "leave" })); // the answer to a join may be under way
     this.#stop(undefined);
   }
 
