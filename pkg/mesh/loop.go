@@ -210,6 +210,11 @@ func (l *loop) open(c *conn) {
 	if keys := l.node.cfg.Keys; keys.CanWrite() {
 		proof = signaling.SignRole(keys.WriterPrivate, c.own, c.remote)
 	}
+	for id, m := range l.members {
+		if id != c.peer {
+			m.succeeded(c.site)
+		}
+	}
 	l.log.Info("link open", "peer", c.peer, "site", c.site)
 	l.core.Open(k.id, syncproto.OpenInfo{Remote: c.site, Proof: proof, Resume: l.resume[c.site]})
 }

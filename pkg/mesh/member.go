@@ -11,6 +11,7 @@ import (
 	"github.com/pion/datachannel"
 	"github.com/pion/webrtc/v4"
 
+	"github.com/crmesh/crmesh/pkg/mesh/syncproto"
 	"github.com/crmesh/crmesh/pkg/signaling"
 )
 
@@ -45,14 +46,16 @@ type member struct {
 	signals chan signaling.Description
 	pion    chan pionEvent
 	doubts  chan doubt
-	poked   chan struct{} // look at listed and at the signaling server again
-	renamed chan struct{} // we have a new site id
-	listed  atomic.Bool   // a link is wanted: the member is listed, and a neighbour of ours
-	asked   atomic.Bool   // it is not, but the other side wants one
-	left    atomic.Bool   // the room no longer lists it
-	moved   atomic.Bool   // with poked: the network changed
-	again   atomic.Bool   // with poked: what was sent may be lost, and there is another way
-	hurried bool          // it is asked for an offer at once; not changed once run has begun
+	poked   chan struct{}                    // look at listed and at the signaling server again
+	renamed chan struct{}                    // we have a new site id
+	listed  atomic.Bool                      // a link is wanted: the member is listed, and a neighbour of ours
+	asked   atomic.Bool                      // it is not, but the other side wants one
+	left    atomic.Bool                      // the room no longer lists it
+	moved   atomic.Bool                      // with poked: the network changed
+	again   atomic.Bool                      // with poked: what was sent may be lost, and there is another way
+	site    atomic.Pointer[syncproto.SiteID] // of its last link; nil: there was none
+	ghost   atomic.Bool                      // another peer has come as that site: what is left is nobody
+	hurried bool                             // it is asked for an offer at once; not changed once run has begun
 	// unknownUntil is how long the signaling server counts as not knowing the member, Unix nanoseconds.
 	unknownUntil atomic.Int64
 
@@ -285,6 +288,8 @@ func (m *member) open(a *attempt, raw datachannel.ReadWriteCloser, dc *webrtc.Da
 	}
 	c.init()
 	a.conn = c
+	m.site.Store(&c.site)
+	m.ghost.Store(false)
 	m.failures = 0
 	m.probed, m.probeDue = time.Time{}, time.Time{}
 	m.node.linkUp(c) // before its first message

@@ -107,6 +107,15 @@ func (m *member) mourn(err error) {
 	}
 }
 
+// succeeded says that another peer has come as a site. A member that was that site is what is left of a page or program, and
+// is not mourned. It does not block.
+func (m *member) succeeded(site syncproto.SiteID) {
+	if s := m.site.Load(); s != nil && *s == site {
+		m.ghost.Store(true)
+		m.poke()
+	}
+}
+
 // onPurpose reports whether err says that one of the two sides wanted the link to end.
 func onPurpose(err error) bool {
 	var refused *syncproto.Error
@@ -122,6 +131,6 @@ func (m *member) over() bool {
 	case m.asked.Load() && (m.att != nil || len(m.signals) > 0 || !m.addressed): // what it asks for may be on its way
 		return false
 	default:
-		return !m.left.Load() || !time.Now().Before(m.mournUntil) || !m.node.relayable(m.id)
+		return !m.left.Load() || m.ghost.Load() || !time.Now().Before(m.mournUntil) || !m.node.relayable(m.id)
 	}
 }

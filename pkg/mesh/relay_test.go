@@ -169,6 +169,37 @@ func TestRelayUnreachable(t *testing.T) {
 	}
 }
 
+// TestGhostIsNotMourned: what is left of a peer that has come again under another id is forgotten once the room does not list it,
+// whereas it would be looked for over other members.
+func TestGhostIsNotMourned(t *testing.T) {
+	r := newRoom(t)
+	r.timing.mourn = time.Hour
+	a, c := r.add("a", 5), r.add("c", 6)
+	ghost, machine := r.addMortal("same", signaling.Meta{})
+	t.Cleanup(func() { r.stop(ghost) })
+	linked(t, a, c, ghost)
+	machine.dead.Store(true)
+	r.hub.die(ghost.id)
+	for _, n := range []*testNode{a, c} {
+		n.connTo(t, ghost).close(errDead)
+	}
+	r.hub.giveUp(ghost.id)
+	for _, n := range []*testNode{a, c} {
+		until(t, "the member is looked for", 5*time.Second, func() bool {
+			listed := true
+			n.inspect(t, func(l *loop) { _, listed = l.listed[ghost.id] })
+			return !listed && n.state(t, ghost) != "none"
+		})
+	}
+	fresh := r.add("same", 1)
+	for _, n := range []*testNode{a, c} {
+		until(t, "the member is forgotten", 10*time.Second, func() bool { return n.state(t, ghost) == "none" })
+		if s := n.state(t, fresh); s != LinkOpen {
+			t.Errorf("the one that has come again is %s", s)
+		}
+	}
+}
+
 // inject sends relays over from's link to via, as fast as they are taken.
 func inject(t *testing.T, from, via *testNode, list ...*syncproto.Relay) {
 	t.Helper()

@@ -47,6 +47,10 @@ export class MeshMember {
   /** None is wanted here, but the other side wants one. */
   asked = false;
   refused: string | undefined;
+  /** The site of its last link. */
+  site: string | undefined;
+  /** Another peer has come as that site: what is left is nobody. */
+  ghost = false;
   /** Until when it is tried over other members though the room does not list it, ms. */
   mournUntil = Number.NEGATIVE_INFINITY;
   readonly reach: Reach;
@@ -95,6 +99,11 @@ export class MeshMember {
     if (this.wanted || !this.listed || this.negotiation.conn) this.negotiation.beat();
   }
 
+  /** Another peer has come as `site`. A member that was that site is what is left of a page or program, and is not mourned. */
+  succeeded(site: string | undefined): void {
+    if (this.site === site) this.ghost = true;
+  }
+
   /** The room no longer lists it. */
   left(): void {
     this.listed = false;
@@ -111,7 +120,7 @@ export class MeshMember {
     const { conn } = this.negotiation;
     if (this.wanted || conn?.channel.isOpen) return false;
     if (this.listed) return now >= this.#heededUntil && !(this.asked && conn);
-    return now >= this.mournUntil || !reaches;
+    return this.ghost || now >= this.mournUntil || !reaches;
   }
 
   /** Ends it for good. The other side need not wait for the end of an attempt. */

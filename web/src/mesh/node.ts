@@ -336,6 +336,9 @@ export class Mesh {
       live: () => this.#live(),
     });
     member.refused = undefined;
+    member.site = conn.remote?.site;
+    member.ghost = false;
+    for (const m of this.#members.values()) if (m !== member) m.succeeded(member.site);
     this.#links.set(link.id, link);
     this.#byConn.set(conn, link);
     this.#o.changed();
