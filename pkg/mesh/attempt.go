@@ -46,6 +46,8 @@ type attempt struct {
 	session uint64
 	started time.Time
 	pc      *webrtc.PeerConnection
+	dtls    *webrtc.DTLSTransport // of pc, like ice: asking for them there waits for SCTP to end, which may be never
+	ice     *webrtc.ICETransport
 	offered bool // the first offer was ours
 
 	local, remote signaling.End
@@ -100,7 +102,8 @@ func (m *member) newAttempt(session uint64) (*attempt, error) {
 	m.mu.Lock()
 	m.reached = LinkSignaling
 	m.mu.Unlock()
-	a := &attempt{session: session, started: time.Now(), pc: pc, servers: servers, done: make(chan struct{})}
+	dtls := pc.SCTP().Transport()
+	a := &attempt{session: session, started: time.Now(), pc: pc, dtls: dtls, ice: dtls.ICETransport(), servers: servers, done: make(chan struct{})}
 	a.local.Nonce = m.node.nonce()
 	if err := m.watch(a); err != nil {
 		m.closeAttempt(a)
@@ -140,7 +143,7 @@ func (m *member) watch(a *attempt) error {
 	})
 	a.pc.OnICECandidate(func(c *webrtc.ICECandidate) { post(pionEvent{gathered: true, candidate: c}) })
 	a.pc.OnICEConnectionStateChange(func(s webrtc.ICEConnectionState) { post(pionEvent{ice: s}) })
-	a.pc.SCTP().Transport().ICETransport().OnSelectedCandidatePairChange(func(p *webrtc.ICECandidatePair) { post(pionEvent{pair: p}) })
+	a.ice.OnSelectedCandidatePairChange(func(p *webrtc.ICECandidatePair) { post(pionEvent{pair: p}) })
 	a.pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
 		switch {
 		case dtlsFailed(s, a.pc.ICEConnectionState()):
@@ -153,12 +156,13 @@ func (m *member) watch(a *attempt) error {
 }
 
 // closeTimeout bounds how long the end of a connection is waited for. It takes milliseconds, and some 100 of them where the
-// other side is gone. But SCTP can wait for itself for good, when a write fails while the other side repeats the end of its
-// handshake (seen with pion/sctp 1.12 on a machine with far too much to do): then the connection is left behind, with its
-// memory, rather than the member.
-const closeTimeout = 30 * time.Second
+// other side is gone. But SCTP can wait for itself for good: when a write fails because the other side has closed, while it
+// still reads a repeated COOKIE-ECHO, the association counts as closed and waits for somebody to take its handshake (seen with
+// pion/sctp 1.12 where 2,000 connections share two cores). Then the connection is left behind, with its memory but without
+// its sockets, rather than the member.
+const closeTimeout = 5 * time.Second
 
-// closeAttempt ends the channel and the PeerConnection and waits until nothing of them runs, or closeTimeout is over.
+// closeAttempt ends the channel and the PeerConnection and waits until nothing of them runs, or timing.close is over.
 func (m *member) closeAttempt(a *attempt) {
 	close(a.done)
 	closed := make(chan struct{})
@@ -174,12 +178,13 @@ func (m *member) closeAttempt(a *attempt) {
 			a.conn.wait()
 		}
 	}()
-	timeout := time.NewTimer(closeTimeout)
+	timeout := time.NewTimer(m.node.timing.close)
 	defer timeout.Stop()
 	select {
 	case <-closed:
 	case <-timeout.C:
-		m.log.Error("a connection does not end, and is left behind; please report this", "after", closeTimeout)
+		m.log.Error("a connection does not end, and is left behind; please report this", "after", m.node.timing.close)
+		go func() { _ = a.ice.Stop() }() // the next one may need its place at a shared port
 	}
 	m.node.connections.Add(-1)
 }
