@@ -65,7 +65,7 @@ type attempt struct {
 	settled bool                // all candidates are gathered: pion may be given other servers
 	relays  int                 // candidates of ours that are relays
 	conn    *conn               // nil until the channel is open
-	done    chan struct{}       // closed when the attempt ends, so that no callback of pion waits for the member
+	done    chan struct{}       // closed when the attempt ends, so that no callback of pion waits for the member, nor ICE for the network
 }
 
 // pionEvent is what a callback of pion tells the member. One of the fields after att is set.
@@ -82,7 +82,8 @@ type pionEvent struct {
 
 // newAttempt makes a PeerConnection with its channel. It opens no socket yet.
 func (m *member) newAttempt(session uint64) (*attempt, error) {
-	api, err := newAPI(&m.node.cfg, m.node.ports, m.node.timing, m.log)
+	done := make(chan struct{})
+	api, err := newAPI(&m.node.cfg, m.node.ports, m.node.timing, m.log, done)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +104,7 @@ func (m *member) newAttempt(session uint64) (*attempt, error) {
 	m.reached = LinkSignaling
 	m.mu.Unlock()
 	dtls := pc.SCTP().Transport()
-	a := &attempt{session: session, started: time.Now(), pc: pc, dtls: dtls, ice: dtls.ICETransport(), servers: servers, done: make(chan struct{})}
+	a := &attempt{session: session, started: time.Now(), pc: pc, dtls: dtls, ice: dtls.ICETransport(), servers: servers, done: done}
 	a.local.Nonce = m.node.nonce()
 	if err := m.watch(a); err != nil {
 		m.closeAttempt(a)
@@ -189,8 +190,8 @@ func (m *member) closeAttempt(a *attempt) {
 	m.node.connections.Add(-1)
 }
 
-// newAPI prepares pion for one connection.
-func newAPI(cfg *Config, p *ports, t timing, log *slog.Logger) (*webrtc.API, error) {
+// newAPI prepares pion for one connection, which ends when done is closed.
+func newAPI(cfg *Config, p *ports, t timing, log *slog.Logger, done <-chan struct{}) (*webrtc.API, error) {
 	n := cfg.Net
 	s := webrtc.SettingEngine{LoggerFactory: pionLogs{log}}
 	if n == nil {
@@ -201,7 +202,7 @@ func newAPI(cfg *Config, p *ports, t timing, log *slog.Logger) (*webrtc.API, err
 		n = machineNet{std}
 	}
 	s.SetIncludeLoopbackCandidate(onlyLoopback(n))
-	s.SetNet(n)
+	s.SetNet(attemptNet{n, done})
 	s.DetachDataChannels()
 	s.SetSCTPMaxMessageSize(syncproto.MaxFrameAccepted)
 	s.SetSCTPMaxReceiveBufferSize(receiveBuffer)

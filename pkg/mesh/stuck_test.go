@@ -1,12 +1,17 @@
 package mesh
 
 import (
+	"net"
 	"reflect"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/pion/transport/v5"
+	"github.com/pion/transport/v5/stdnet"
 	"github.com/pion/webrtc/v4"
+
+	"github.com/crmesh/crmesh/pkg/signaling"
 )
 
 // stick has SCTP's end wait for ever, as it may: until the returned function is called, and the test ends at the latest.
@@ -62,4 +67,58 @@ func TestStuckAttempt(t *testing.T) {
 	release()
 	asked.Wait()
 	m.closeAttempt(m.att)
+}
+
+// silentNet is a network in which no name server answers, and no server over TCP, until answer is closed.
+type silentNet struct {
+	transport.Net
+	asked  chan<- string
+	answer <-chan struct{}
+}
+
+func (n silentNet) ResolveUDPAddr(_, address string) (*net.UDPAddr, error) {
+	n.asked <- address
+	<-n.answer
+	return nil, net.UnknownNetworkError("there is no such name")
+}
+
+func (n silentNet) DialTCP(network string, local, remote *net.TCPAddr) (transport.TCPConn, error) {
+	n.asked <- remote.String()
+	<-n.answer
+	return n.Net.DialTCP(network, local, remote)
+}
+
+// TestSilentServers: a member whose ICE servers cannot be looked up, or do not take its connection, waits for them no longer
+// than its attempt lasts.
+func TestSilentServers(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	for name, server := range map[string]signaling.ICEServer{
+		"lookup": {URLs: []string{"stun:silent.example:3478"}},
+		"dial":   {URLs: []string{"turn:" + listener.Addr().String() + "?transport=tcp"}, Username: "user", Credential: "password"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			std, err := stdnet.NewNet()
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := newRoom(t)
+			r.timing.close = time.Hour
+			asked, answer := make(chan string, 100), make(chan struct{})
+			defer close(answer)
+			a := r.add("a", 1, onNet(silentNet{std, asked, answer}), func(c *Config) { c.ICEServers = []signaling.ICEServer{server} })
+			b := r.add("b", 2)
+			linked(t, a, b)
+			c := a.openConns(t)[0]
+			receive(t, asked)
+			c.close(errDead)
+			until(t, "there is another link", 15*time.Second, func() bool {
+				now := a.openConns(t)
+				return len(now) == 1 && now[0] != c && b.state(t, a) == LinkOpen
+			})
+		})
+	}
 }
