@@ -8,7 +8,7 @@
 #   make fuzz     every fuzz target for FUZZTIME (20s) each; then SCRIPTS (20000) random scripts on our cr-sqlite and on the
 #                 original, and KILLS (200) kills of a process that writes
 #   make sim      the simulations: SEEDS (20000) seeds on a model of a database, DISK_SEEDS (1500) on the real one,
-#                 a room of 64 nodes, and PAIRS (1000) pairs that meet at a real signaling server
+#                 a room of 64 nodes, and PAIRS (1000) pairs that join a real signaling server at one instant
 #   make soak     8 peer processes that write, and are killed at any instant and started again, for MINUTES (20)
 #   make netns    real programs behind real routers, in network namespaces of the kernel, and how soon rows come through
 #                 after a change of the network (CRMESH_RUNS times each, 3): needs Linux, root, and the tools unshare, ip and

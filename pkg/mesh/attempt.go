@@ -46,6 +46,8 @@ type attempt struct {
 	session uint64
 	started time.Time
 	pc      *webrtc.PeerConnection
+	dtls    *webrtc.DTLSTransport // of pc, like ice: asking for them there waits for SCTP to end, which may be never
+	ice     *webrtc.ICETransport
 	offered bool // the first offer was ours
 
 	local, remote signaling.End
@@ -63,7 +65,7 @@ type attempt struct {
 	settled bool                // all candidates are gathered: pion may be given other servers
 	relays  int                 // candidates of ours that are relays
 	conn    *conn               // nil until the channel is open
-	done    chan struct{}       // closed when the attempt ends, so that no callback of pion waits for the member
+	done    chan struct{}       // closed when the attempt ends, so that no callback of pion waits for the member, nor ICE for the network
 }
 
 // pionEvent is what a callback of pion tells the member. One of the fields after att is set.
@@ -80,7 +82,8 @@ type pionEvent struct {
 
 // newAttempt makes a PeerConnection with its channel. It opens no socket yet.
 func (m *member) newAttempt(session uint64) (*attempt, error) {
-	api, err := newAPI(&m.node.cfg, m.node.ports, m.node.timing, m.log)
+	done := make(chan struct{})
+	api, err := newAPI(&m.node.cfg, m.node.ports, m.node.timing, m.log, done)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +103,8 @@ func (m *member) newAttempt(session uint64) (*attempt, error) {
 	m.mu.Lock()
 	m.reached = LinkSignaling
 	m.mu.Unlock()
-	a := &attempt{session: session, started: time.Now(), pc: pc, servers: servers, done: make(chan struct{})}
+	dtls := pc.SCTP().Transport()
+	a := &attempt{session: session, started: time.Now(), pc: pc, dtls: dtls, ice: dtls.ICETransport(), servers: servers, done: done}
 	a.local.Nonce = m.node.nonce()
 	if err := m.watch(a); err != nil {
 		m.closeAttempt(a)
@@ -140,7 +144,7 @@ func (m *member) watch(a *attempt) error {
 	})
 	a.pc.OnICECandidate(func(c *webrtc.ICECandidate) { post(pionEvent{gathered: true, candidate: c}) })
 	a.pc.OnICEConnectionStateChange(func(s webrtc.ICEConnectionState) { post(pionEvent{ice: s}) })
-	a.pc.SCTP().Transport().ICETransport().OnSelectedCandidatePairChange(func(p *webrtc.ICECandidatePair) { post(pionEvent{pair: p}) })
+	a.ice.OnSelectedCandidatePairChange(func(p *webrtc.ICECandidatePair) { post(pionEvent{pair: p}) })
 	a.pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
 		switch {
 		case dtlsFailed(s, a.pc.ICEConnectionState()):
@@ -153,12 +157,13 @@ func (m *member) watch(a *attempt) error {
 }
 
 // closeTimeout bounds how long the end of a connection is waited for. It takes milliseconds, and some 100 of them where the
-// other side is gone. But SCTP can wait for itself for good, when a write fails while the other side repeats the end of its
-// handshake (seen with pion/sctp 1.12 on a machine with far too much to do): then the connection is left behind, with its
-// memory, rather than the member.
-const closeTimeout = 30 * time.Second
+// other side is gone. But SCTP can wait for itself for good: when a write fails because the other side has closed, while it
+// still reads a repeated COOKIE-ECHO, the association counts as closed and waits for somebody to take its handshake (seen with
+// pion/sctp 1.12 where 2,000 connections share two cores). Then the connection is left behind, with its memory but without
+// its sockets, rather than the member.
+const closeTimeout = 5 * time.Second
 
-// closeAttempt ends the channel and the PeerConnection and waits until nothing of them runs, or closeTimeout is over.
+// closeAttempt ends the channel and the PeerConnection and waits until nothing of them runs, or timing.close is over.
 func (m *member) closeAttempt(a *attempt) {
 	close(a.done)
 	closed := make(chan struct{})
@@ -174,18 +179,19 @@ func (m *member) closeAttempt(a *attempt) {
 			a.conn.wait()
 		}
 	}()
-	timeout := time.NewTimer(closeTimeout)
+	timeout := time.NewTimer(m.node.timing.close)
 	defer timeout.Stop()
 	select {
 	case <-closed:
 	case <-timeout.C:
-		m.log.Error("a connection does not end, and is left behind; please report this", "after", closeTimeout)
+		m.log.Error("a connection does not end, and is left behind; please report this", "after", m.node.timing.close)
+		go func() { _ = a.ice.Stop() }() // the next one may need its place at a shared port
 	}
 	m.node.connections.Add(-1)
 }
 
-// newAPI prepares pion for one connection.
-func newAPI(cfg *Config, p *ports, t timing, log *slog.Logger) (*webrtc.API, error) {
+// newAPI prepares pion for one connection, which ends when done is closed.
+func newAPI(cfg *Config, p *ports, t timing, log *slog.Logger, done <-chan struct{}) (*webrtc.API, error) {
 	n := cfg.Net
 	s := webrtc.SettingEngine{LoggerFactory: pionLogs{log}}
 	if n == nil {
@@ -196,7 +202,7 @@ func newAPI(cfg *Config, p *ports, t timing, log *slog.Logger) (*webrtc.API, err
 		n = machineNet{std}
 	}
 	s.SetIncludeLoopbackCandidate(onlyLoopback(n))
-	s.SetNet(n)
+	s.SetNet(attemptNet{n, done})
 	s.DetachDataChannels()
 	s.SetSCTPMaxMessageSize(syncproto.MaxFrameAccepted)
 	s.SetSCTPMaxReceiveBufferSize(receiveBuffer)

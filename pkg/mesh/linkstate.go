@@ -51,7 +51,7 @@ func (m *member) ended(err error) error {
 	switch {
 	case errors.Is(err, errDTLS):
 		m.reach(LinkSecuring)
-	case errors.Is(err, errNoAnswer) && a != nil && a.pc.SCTP().Transport().State() == webrtc.DTLSTransportStateConnected:
+	case errors.Is(err, errNoAnswer) && a != nil && a.dtls.State() == webrtc.DTLSTransportStateConnected:
 		m.reach(LinkOpening)
 		return errNoChannel
 	case errors.Is(err, errNoAnswer) && m.linkState() == LinkChecking:
@@ -91,7 +91,7 @@ func (m *member) linkState() LinkState {
 		return LinkWaiting
 	case a.conn == nil && !a.described:
 		return LinkSignaling
-	case a.conn == nil && a.pc.SCTP().Transport().State() == webrtc.DTLSTransportStateConnected:
+	case a.conn == nil && a.dtls.State() == webrtc.DTLSTransportStateConnected:
 		return LinkOpening
 	case a.conn == nil:
 		switch a.pc.ICEConnectionState() {

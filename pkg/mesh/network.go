@@ -128,7 +128,7 @@ func (m *member) restarting(a *attempt) bool { return a.unanswered || !a.restart
 // gone reports whether the address of ours that the link uses is no more.
 func (m *member) gone(a *attempt) bool {
 	now := m.node.network.Load()
-	pair, err := a.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+	pair, err := a.ice.GetSelectedCandidatePair()
 	if err != nil || pair == nil {
 		return false
 	}

@@ -131,11 +131,12 @@ func (w *wire) client() *http.Client {
 	}}}
 }
 
-// cutAtRandom ends the connection up to maxCuts times, without a word of WebSocket or TCP's goodbye.
-func (w *wire) cutAtRandom(ctx context.Context, rng *rand.Rand) {
+// cutAtRandom ends the connection up to maxCuts times, each within a time from the one before, without a word of WebSocket or
+// TCP's goodbye.
+func (w *wire) cutAtRandom(ctx context.Context, rng *rand.Rand, within time.Duration) {
 	for range rng.IntN(maxCuts + 1) {
 		select {
-		case <-time.After(time.Duration(float64(time.Second) * math.Pow(rng.Float64(), 3))): // rather soon than late
+		case <-time.After(time.Duration(float64(within) * math.Pow(rng.Float64(), 3))): // rather soon than late
 		case <-ctx.Done():
 			return
 		}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,22 +22,23 @@ import (
 )
 
 const (
-	pairsAtOnce = 25              // in one wave; each is two nodes, with all of ICE, DTLS and SCTP
-	pairLimit   = 2 * time.Minute // from the join of a pair to its end, on a machine that does more than this
-	maxCuts     = 4               // of a signaling connection
+	fewPairs  = 25              // each is two nodes, with all of ICE, DTLS and SCTP
+	pairLimit = 2 * time.Minute // without any of them getting further, on a machine that does more than this
+	maxCuts   = 4               // of a signaling connection
 )
 
-// TestPairs: pairs join a real signaling server at the same instant, a wave after the other. In each pair both sides offer, and
-// neither offer is let through before the other is made; when they are linked, both restart ICE in the same way; and all
-// the time the signaling connections break, at random. In the end each pair has one link, and nothing is left of another.
+// TestPairs: pairs join a real signaling server, all at the same instant. In each pair both sides offer, and neither offer is
+// let through before the other is made; when they are linked, both restart ICE in the same way; and meanwhile the signaling
+// connections break, at random. In the end each pair has one link, and nothing is left of another.
 //
-// CRMESH_PAIRS is how many pairs there are, CRMESH_SEED repeats the choices of a run; of the schedule it knows nothing.
+// CRMESH_PAIRS is how many pairs there are; each takes some ten open files, and with more of them each has less of the machine
+// and more time. CRMESH_SEED repeats the choices of a run; of the schedule it knows nothing.
 func TestPairs(t *testing.T) {
-	count := number(t, "CRMESH_PAIRS", pairsAtOnce)
+	count := number(t, "CRMESH_PAIRS", fewPairs)
 	seed := number(t, "CRMESH_SEED", int(rand.Uint32()))
 	t.Logf("%d pairs, CRMESH_SEED=%d", count, seed)
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
-	t.Run("waves", func(t *testing.T) { waves(t, count, uint64(seed)) })
+	t.Run("at once", func(t *testing.T) { pairs(t, count, uint64(seed)) })
 	until(t, "all goroutines and sockets are gone", 20*time.Second, func() bool {
 		return runtime.NumGoroutine() <= goroutines && openFiles(t) <= files
 	})
@@ -56,7 +58,7 @@ func number(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-func waves(t *testing.T, count int, seed uint64) {
+func pairs(t *testing.T, count int, seed uint64) {
 	cfg := signalserver.DefaultConfig()
 	cfg.MaxConnectionsPerAddress, cfg.JoinRate, cfg.JoinBurst = cfg.MaxConnections, 1e6, 1e6 // all come from loopback
 	server, err := signalserver.New(cfg)
@@ -70,32 +72,51 @@ func waves(t *testing.T, count int, seed uint64) {
 		}
 		web.Close()
 	})
+	times := max(1, count/fewPairs)
+	slow := time.Duration(max(1, times/10))
+	var all []*pair
+	for i := range count {
+		p := newPair(t, web.URL, i, rand.New(rand.NewPCG(seed, uint64(i))), slow)
+		p.poll = 20 * time.Millisecond * time.Duration(times*min(times, 4)) // or they do little else than to be looked at
+		all = append(all, p)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	began := time.Now()
+	start := make(chan struct{})
+	var steps atomic.Int64 // that pairs have taken
+	var running sync.WaitGroup
+	for _, p := range all {
+		running.Go(func() { p.run(ctx, start, &steps) })
+	}
+	close(start)
+	go func() { running.Wait(); cancel() }()
+	for last, moved := int64(0), began; ctx.Err() == nil; {
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+		if n := steps.Load(); n != last {
+			last, moved = n, time.Now()
+		} else if time.Since(moved) > pairLimit*slow {
+			cancel()
+		}
+	}
+	running.Wait()
+	whole := time.Since(began)
 	var took []time.Duration
 	cuts, again := 0, 0
-	for first := 0; first < count && !t.Failed(); first += pairsAtOnce {
-		var wave []*pair
-		for i := first; i < min(first+pairsAtOnce, count); i++ {
-			wave = append(wave, newPair(t, web.URL, i, rand.New(rand.NewPCG(seed, uint64(i)))))
-		}
-		start := make(chan struct{})
-		var running sync.WaitGroup
-		for _, p := range wave {
-			running.Go(func() { p.run(start) })
-		}
-		close(start)
-		running.Wait()
-		for _, p := range wave {
-			running.Go(p.end)
-			took, cuts, again = append(took, p.took), cuts+p.sides[0].wire.cuts+p.sides[1].wire.cuts, again+p.again
-		}
-		running.Wait()
+	for _, p := range all {
+		running.Go(p.end)
+		took, cuts, again = append(took, p.took), cuts+p.sides[0].wire.cuts+p.sides[1].wire.cuts, again+p.again
 	}
+	running.Wait()
 	if t.Failed() {
 		return
 	}
 	slices.Sort(took)
-	t.Logf("%d pairs: two glares each, %d signaling connections cut, %d links built anew; linked after %v in the middle, the last after %v",
-		len(took), cuts, again, took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
+	t.Logf("%d pairs: two glares each, %d signaling connections cut, %d links built anew; linked after %v in the middle, the last after %v; all through after %v",
+		count, cuts, again, took[count/2].Round(time.Millisecond), took[count-1].Round(time.Millisecond), whole.Round(time.Millisecond))
 	if st := server.Stats(); st.Members != 0 {
 		t.Errorf("the server still has %d members, which have left", st.Members)
 	}
@@ -110,6 +131,8 @@ type pair struct {
 	rng   *rand.Rand
 	glare *glare
 	sides [2]*side
+	poll  time.Duration // how often it is looked at
+	slow  time.Duration // how many times longer than usual each step may take
 	took  time.Duration // from the join to the first link
 	again int           // 1: the link was made anew
 }
@@ -121,15 +144,20 @@ type side struct {
 	rng      *rand.Rand // of the cuts
 }
 
-func newPair(t *testing.T, url string, i int, rng *rand.Rand) *pair {
-	p := &pair{t: t, name: fmt.Sprint("pair ", i), url: url, keys: newKeys(t), rng: rng, glare: &glare{armed: true}}
+// newPair starts two nodes that do not know each other yet.
+func newPair(t *testing.T, url string, i int, rng *rand.Rand, slow time.Duration) *pair {
+	p := &pair{t: t, name: fmt.Sprint("pair ", i), url: url, keys: newKeys(t), rng: rng, glare: &glare{armed: true}, slow: slow}
 	for at := range p.sides {
 		s := &side{wire: &wire{}, rng: rand.New(rand.NewPCG(rng.Uint64(), 0))}
 		s.signaler = &pairSignaler{events: make(chan SignalEvent), ended: make(chan struct{}), glare: p.glare, side: at}
 		name, id := fmt.Sprint(p.name, " side ", at), peerID(byte(rng.Uint32()))
 		timing := defaultTiming()
-		timing.minBackoff, timing.maxBackoff, timing.want = 100*time.Millisecond, time.Second, time.Second
+		timing.minBackoff, timing.maxBackoff, timing.want = 100*time.Millisecond*p.slow, time.Second*p.slow, time.Second*p.slow
+		for _, d := range []*time.Duration{&timing.attempt, &timing.restart, &timing.suspect, &timing.dead, &timing.path, &timing.close} {
+			*d *= p.slow
+		}
 		timing.bothOffer = true
+		timing.watch = time.Hour // the network stays as it is
 		store := newMemStore(name)
 		node, err := start(t.Context(), Config{Store: store, Signaler: s.signaler, Peer: id, Keys: p.keys, Logger: (&room{}).logger(name)}, timing)
 		if err != nil {
@@ -141,31 +169,31 @@ func newPair(t *testing.T, url string, i int, rng *rand.Rand) *pair {
 	return p
 }
 
-// run is the life of the pair until it has its one link. It may fail the test, and goes on.
-func (p *pair) run(start <-chan struct{}) {
-	ctx, cancel := context.WithTimeout(p.t.Context(), pairLimit)
-	defer cancel()
+// run is the life of the pair until it has its one link, and counts its steps. It may fail the test, and goes on.
+func (p *pair) run(ctx context.Context, start <-chan struct{}, steps *atomic.Int64) {
 	a, b := p.sides[0], p.sides[1]
 	<-start
 	began := time.Now()
 	var cutting sync.WaitGroup
 	for _, s := range p.sides {
 		client, err := signalclient.New(signalclient.Config{URLs: []string{p.url}, Keys: p.keys, Peer: s.id,
-			HTTPClient: s.wire.client(), BackoffMin: 50 * time.Millisecond, BackoffMax: 500 * time.Millisecond})
+			HTTPClient: s.wire.client(), BackoffMin: 50 * time.Millisecond * p.slow, BackoffMax: 500 * time.Millisecond * p.slow,
+			DialTimeout: 10 * time.Second * p.slow, PongTimeout: 10 * time.Second * p.slow})
 		if err != nil {
 			p.t.Error(err)
 			return
 		}
 		s.signaler.join(client)
-		cutting.Go(func() { s.wire.cutAtRandom(ctx, s.rng) })
+		cutting.Go(func() { s.wire.cutAtRandom(ctx, s.rng, time.Second*p.slow) })
 	}
 	ok := p.linked(ctx, "linked", 1)
 	p.took = time.Since(began)
+	steps.Add(1)
 	before := p.sides[0].openConns(p.t)
 
 	// Both want another path at once, while the connections break on.
 	p.glare.arm()
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(p.poll / 2)
 	defer tick.Stop()
 	for p.glare.crossed() < 2 && ctx.Err() == nil {
 		for _, s := range p.sides { // again and again: who has no way to the other side does not restart
@@ -176,6 +204,7 @@ func (p *pair) run(start <-chan struct{}) {
 		<-tick.C
 	}
 	crossed := time.Now()
+	steps.Add(1)
 	for _, s := range p.sides { // the doubt is over where something is heard, as a heartbeat would find
 		for _, c := range s.openConns(p.t) {
 			for !c.heardSince(crossed) && c.reason() == nil && ctx.Err() == nil {
@@ -186,11 +215,13 @@ func (p *pair) run(start <-chan struct{}) {
 		}
 	}
 	cutting.Wait()
+	steps.Add(1)
 	a.store.writeText("from a", p.name+" a")
 	b.store.writeText("from b", p.name+" b")
 	if ok {
 		p.linked(ctx, "linked after the restarts", 2)
 	}
+	steps.Add(1)
 	if !slices.Equal(before, p.sides[0].openConns(p.t)) {
 		p.again++
 	}
@@ -208,7 +239,7 @@ func (p *pair) linked(ctx context.Context, what string, glares int) bool {
 			return true
 		}
 		select {
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(p.poll):
 		case <-ctx.Done():
 			p.t.Errorf("%s: not %s: %s", p.name, what, found)
 			return false
@@ -228,7 +259,7 @@ func (p *pair) look(glares int) (found string, twice bool) {
 		}
 		for _, c := range s.openConns(p.t) {
 			sessions[at] = append(sessions[at], c.session)
-			good = good && c.silence() < SuspectAfter
+			good = good && c.silence() < SuspectAfter*p.slow
 		}
 		twice = twice || len(sessions[at]) > 1
 		good = good && status.Connections == 1 && len(status.Members) == 1 && status.Members[0].State == LinkOpen &&

@@ -52,6 +52,7 @@ type timing struct {
 	unknown, mourn         time.Duration
 	path                   time.Duration // silence after which ICE calls a path disconnected
 	watch, probe           time.Duration
+	close                  time.Duration
 	wall                   func() time.Time // the clock on the wall
 	bothOffer              bool             // the side that should ask for an offer makes one, as a peer that errs may
 }
@@ -64,7 +65,7 @@ func defaultTiming() timing {
 		refused: RefusedBackoff, flush: time.Second, verify: VerifyPause, renewal: RenewalPause,
 		repair: RepairAfter, surplus: SurplusAfter, forget: ForgetAfter,
 		unknown: UnknownFor, mourn: MournFor,
-		path: SuspectAfter, watch: WatchEvery, probe: ProbeTimeout,
+		path: SuspectAfter, watch: WatchEvery, probe: ProbeTimeout, close: closeTimeout,
 		wall: func() time.Time { return time.Now().Round(0) }, // without the monotonic clock, which may stop in sleep
 	}
 }

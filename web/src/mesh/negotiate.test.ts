@@ -14,6 +14,12 @@ class FakeConnection {
   localDescription: { sdp: string } | null = null;
   /** While set, a description is worked on until the connection is closed, and then never settles, as in browsers. */
   static slow = false;
+  /** While set, there are too many connections already. */
+  static full = false;
+
+  constructor() {
+    if (FakeConnection.full) throw new Error("Cannot create so many PeerConnections");
+  }
 
   createDataChannel() {
     return { readyState: "connecting", bufferedAmount: 0, close() {}, send() {} };
@@ -49,6 +55,7 @@ let negotiation: Negotiation | undefined;
 
 afterEach(() => {
   FakeConnection.slow = false;
+  FakeConnection.full = false;
   negotiation?.close();
   vi.unstubAllGlobals();
 });
@@ -187,4 +194,20 @@ test("an attempt that is given up while the browser works on its description hol
   n.beat();
   await expect.poll(() => count("offer")).toBe(3);
   expect(n.failedAt).toBeUndefined();
+});
+
+test("an offer that replaces an attempt where the browser makes no further connection: asked for again after a while", async () => {
+  const { n, count } = start(newPeerID(), greatest, 3_600_000, 20);
+  n.receive({ kind: "offer", session: 7, ...description });
+  await expect.poll(() => count("answer")).toBe(1);
+  const before = count("want");
+  FakeConnection.full = true;
+  n.receive({ kind: "offer", session: 8, ...description });
+  await expect.poll(() => n.conn).toBeUndefined();
+  await expect
+    .poll(() => {
+      n.beat();
+      return count("want");
+    })
+    .toBeGreaterThan(before);
 });

@@ -261,7 +261,8 @@ export class Negotiation {
         return;
       }
       this.#highestOffered = d.session;
-      if (conn) this.#forget(conn, Number.POSITIVE_INFINITY);
+      // There may be no other: the browser refuses a connection too many.
+      if (conn) this.#forget(conn, performance.now() + this.#o.timing.want);
       conn = this.#connect(d.session);
       conn.belongs(d.sdp, d.nonce, d.site);
     }
