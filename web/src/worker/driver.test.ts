@@ -1,6 +1,7 @@
 // Two drivers with real databases in memory, whose links are arrays.
 
 import { afterEach, expect, test } from "vitest";
+import { StorageError } from "../engine/errors.ts";
 import { memoryStore } from "../engine/testing/memory.ts";
 import { parse } from "../syncproto/codec.ts";
 import { CodeMalformed, codeName } from "../syncproto/errors.ts";
@@ -29,7 +30,7 @@ class Peer {
   ): Promise<Peer> {
     const peer = new Peer();
     peer.store = wrap((await memoryStore()).store);
-    const options = accept === undefined ? {} : { accept };
+    const options = { fullPause: 5, ...(accept !== undefined && { accept }) };
     peer.driver = await Driver.start(peer.store, writer, 7n, peer.events(), options);
     return peer;
   }
@@ -329,4 +330,41 @@ test("a reader's hash is told alone, and what it takes does not go back", async 
     .poll(() => a.status?.links[0], { timeout: 5000 })
     .toMatchObject({ schema: true, writer: false });
   expect(a.closed).toEqual([]);
+});
+
+test("where the storage is full, what others wrote waits until there is room, and all else goes on", async () => {
+  let full = true;
+  let tried = 0;
+  const wrap = (store: Store) => {
+    const { apply } = store;
+    store.apply = (r: ApplyRequest) => {
+      if (!full) return apply.call(store, r);
+      tried++;
+      return Promise.reject(new StorageError("full", "there is no room left", { passing: true }));
+    };
+    return store;
+  };
+  const [a, b] = [await start(), await start(true, wrap)];
+  await exec(a, `${schema}; INSERT INTO t VALUES (1, 'x')`);
+  await exec(b, `${schema}; INSERT INTO t VALUES (2, 'y')`);
+  link(a, b, 1);
+  await expect.poll(() => tried, { timeout: 5000 }).toBeGreaterThan(1);
+  expect(b.notices.join()).toContain("there is no room left");
+  await holds(b, "SELECT id FROM t", [[2n]]);
+  await holds(a, "SELECT id FROM t", [[1n], [2n]]);
+  full = false;
+  await holds(b, "SELECT id FROM t", [[1n], [2n]]);
+  expect(b.failures).toEqual([]);
+});
+
+test("a storage that failed for good ends it", async () => {
+  const wrap = (store: Store) => {
+    store.apply = () => Promise.reject(new StorageError("full", "there is no room left; reload"));
+    return store;
+  };
+  const [a, b] = [await start(), await start(true, wrap)];
+  await exec(a, `${schema}; INSERT INTO t VALUES (1, 'x')`);
+  await exec(b, schema);
+  link(a, b, 1);
+  await expect.poll(() => b.failures, { timeout: 5000 }).toEqual(["there is no room left; reload"]);
 });
