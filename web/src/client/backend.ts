@@ -16,6 +16,8 @@ export interface Backend {
 export interface BackendEvents {
   changed(tables: readonly string[]): void;
   status(status: ClientStatus): void;
+  /** It cannot go on. Whoever made it ends it. */
+  failed(error: Error): void;
 }
 
 /** The backend is gone; the next one is asked again. */

@@ -163,6 +163,7 @@ class TabClient implements Client {
   readonly #onStatus = new Set<() => void>();
   #backend: Backend | undefined;
   #status: ClientStatus | undefined;
+  #told: ClientStatus | undefined; // the last one of the backend
   #changed = new Set<string>();
   #changeTimer: ReturnType<typeof setTimeout> | undefined;
   #tab: Tab | undefined;
@@ -176,8 +177,13 @@ class TabClient implements Client {
   readonly events = {
     changed: (tables: readonly string[]) => this.#gather(tables),
     status: (status: ClientStatus) => {
-      this.#status = status;
-      for (const listener of [...this.#onStatus]) listener();
+      this.#told = status;
+      this.#show(status);
+    },
+    silent: (sentence: string | undefined) => {
+      if (this.#opened && sentence !== undefined) this.events.failed(new Error(sentence));
+      else if (this.#told)
+        this.#show(sentence === undefined ? this.#told : { ...this.#told, problem: sentence });
     },
     backend: (backend: Backend | undefined) => {
       const again = backend !== undefined && this.#opened === undefined;
@@ -192,7 +198,7 @@ class TabClient implements Client {
     failed: (error: Error) => {
       this.#opened?.reject(error);
       this.#opened = undefined;
-      if (this.#status) this.events.status({ ...this.#status, problem: error.message });
+      if (this.#told) this.#show({ ...this.#told, problem: error.message });
       void this.#end(error);
     },
   };
@@ -264,8 +270,13 @@ class TabClient implements Client {
       this.#changeTimer = undefined;
       const changed = this.#changed;
       this.#changed = new Set();
-      for (const listener of [...this.#onChange]) listener(changed);
+      tell(this.#onChange, (listener) => listener(changed));
     }, changePause);
+  }
+
+  #show(status: ClientStatus): void {
+    this.#status = status;
+    tell(this.#onStatus, (listener) => listener());
   }
 
   async #gatherAll(backend: Backend): Promise<void> {
@@ -284,5 +295,17 @@ class TabClient implements Client {
     for (const { reject } of this.#waiting) reject(error);
     this.#waiting.clear();
     await this.#tab?.close();
+  }
+}
+
+// Calls listeners. One that throws, which is a fault of its owner's, keeps nothing from the others.
+function tell<T>(listeners: ReadonlySet<T>, call: (listener: T) => void): void {
+  for (const listener of [...listeners]) {
+    if (!listeners.has(listener)) continue; // one before has ended it
+    try {
+      call(listener);
+    } catch (error) {
+      reportError(error);
+    }
   }
 }

@@ -147,7 +147,6 @@ export class Leader implements Backend {
 
   /** Leaves the room, closes the database and ends the Worker. */
   async stop(): Promise<void> {
-    if (this.#stopped) return;
     this.#leave();
     const late = new Promise<void>((resolve) => setTimeout(resolve, stopTime));
     // A Worker that has failed has told why before; there is nothing left to be told.
@@ -173,10 +172,13 @@ export class Leader implements Backend {
   }
 
   #fail(sentence: string): void {
+    if (this.#stopped) return;
+    this.#leave();
     this.#problem = sentence;
-    this.#worker.end(new Error(sentence));
-    this.#mesh?.close();
-    this.#changed();
+    if (this.#started) this.#o.events.status(this.status());
+    const error = new Error(sentence);
+    this.#o.events.failed(error); // first, so that other tabs ask the next leader for what is rejected now
+    this.#worker.end(error);
   }
 
   #changed(): void {

@@ -10,15 +10,23 @@ import { type Port, Rpc } from "./rpc.ts";
 import type { ClientStatus } from "./status.ts";
 import type { SqlValue } from "./values.ts";
 
-/** How often a tab asks whether somebody leads, until it knows, in ms. */
+/**
+ * What tabs say to each other, and what a `ClientStatus` holds, in this version: to be raised with each change, since a page that was
+ * opened before an update of the page's files goes on with the old ones.
+ */
+const version = 1;
+/** How often a tab asks whether somebody leads: until it knows, and while it follows, in ms. */
 const knockInterval = 300;
+const checkInterval = 5_000;
+/** For how long nobody may answer until a person is told, in ms. */
+const patience = 15_000;
 /** Tabs that a leader serves; the one that came first is forgotten when there are more. */
 const maxFollowers = 64;
 
 /** What the leader does for other tabs. */
 interface LeaderMethods {
-  /** First of all. Rejects if this tab has another room or role for the same database. */
-  join(p: { readonly room: string; readonly writer: boolean }): ClientStatus;
+  /** First of all. Rejects if this tab has another room or role for the same database, or is of another version. */
+  join(p: { readonly version: number; readonly room: string; readonly writer: boolean }): ClientStatus;
   exec(p: {
     readonly id: string;
     readonly sql: string;
@@ -32,6 +40,7 @@ interface LeaderMethods {
 /** What is on the BroadcastChannel. `to` and `from` are ids of tabs. */
 type Wire =
   | { readonly kind: "knock" } // does anybody lead?
+  | { readonly kind: "opening" } // I shall, once the database is open
   | { readonly kind: "lead"; readonly from: string } // I do
   | { readonly kind: "call"; readonly to: string; readonly from: string; readonly body: unknown }
   | { readonly kind: "answer"; readonly to: string; readonly from: string; readonly body: unknown }
@@ -55,8 +64,8 @@ export interface TabOptions {
   readonly events: BackendEvents & {
     /** Statements go to `backend` from now on; undefined: to nobody, for the time being. */
     backend(backend: Backend | undefined): void;
-    /** This tab can neither lead nor follow. */
-    failed(error: Error): void;
+    /** The tab that has the database does not answer: a sentence. undefined: it does again. */
+    silent(sentence: string | undefined): void;
   };
 }
 
@@ -74,8 +83,8 @@ export class Tab {
   #following: { readonly leader: string; readonly rpc: Rpc<object, LeaderMethods> } | undefined;
   #fromLeader: ((body: unknown) => void) | undefined;
   #knock: ReturnType<typeof setInterval> | undefined;
-  #closed = false;
-  #silent = false; // the channel is closed
+  #silence = 0; // ms for which nobody answered, as far as this page was awake
+  #closed = false; // nothing is received or sent any more
 
   constructor(options: TabOptions) {
     this.#o = options;
@@ -86,7 +95,7 @@ export class Tab {
   /** Waits for the lead, and follows meanwhile. */
   start(): void {
     addEventListener("pagehide", this.#hidden);
-    this.#knock = setInterval(() => this.#post({ kind: "knock" }), knockInterval);
+    this.#knockEvery(knockInterval);
     this.#post({ kind: "knock" });
     const held = navigator.locks.request(`crmesh:${this.#o.database}`, { signal: this.#abort.signal }, () =>
       this.#takeLead(),
@@ -96,11 +105,14 @@ export class Tab {
     });
   }
 
-  /** Ends what this tab leads, or leaves the leader. */
+  /**
+   * Ends what this tab leads, or leaves the leader. What other tabs still wait for is not answered any more: they ask the next
+   * leader, which knows what was done.
+   */
   async close(): Promise<void> {
     if (this.#closed) return;
-    this.#closed = true;
     this.#hidden();
+    this.#closed = true;
     removeEventListener("pagehide", this.#hidden);
     clearInterval(this.#knock);
     this.#abort.abort();
@@ -108,7 +120,6 @@ export class Tab {
       await this.#lead?.stop();
     } finally {
       this.#release();
-      this.#silent = true;
       this.#channel.close();
     }
   }
@@ -121,6 +132,7 @@ export class Tab {
     this.#leading = true;
     clearInterval(this.#knock);
     this.#unfollow();
+    this.#hear();
     const released = new Promise<void>((resolve) => {
       this.#release = resolve;
     });
@@ -133,6 +145,7 @@ export class Tab {
         this.#o.events.status(status);
         this.#post({ kind: "status", from: this.#id, status: { ...status, leader: false } });
       },
+      failed: (error) => this.#o.events.failed(error),
     });
     if (this.#closed) {
       await lead.stop();
@@ -145,11 +158,35 @@ export class Tab {
     await released;
   }
 
+  // Asks every `interval` whether somebody leads. One answer is enough for all tabs that ask.
+  #knockEvery(interval: number): void {
+    clearInterval(this.#knock);
+    this.#knock = setInterval(() => {
+      if (this.#silence >= patience && this.#silence < patience + interval) {
+        this.#o.events.silent(
+          "another tab has this database and does not answer: it may be asleep, or wait for you; show that tab or close it",
+        );
+      }
+      this.#silence += interval;
+      if (this.#silence > interval || !this.#following) this.#post({ kind: "knock" });
+    }, interval);
+  }
+
+  // The tab that leads, or is about to, is awake.
+  #hear(): void {
+    if (this.#silence >= patience) this.#o.events.silent(undefined);
+    this.#silence = 0;
+  }
+
   #receive(m: Wire): void {
     if (this.#closed) return;
+    if (m.kind === "opening" || ("from" in m && (m.kind === "lead" || m.from === this.#following?.leader))) {
+      this.#hear();
+    }
     switch (m.kind) {
       case "knock":
         if (this.#lead) this.#post({ kind: "lead", from: this.#id });
+        else if (this.#leading) this.#post({ kind: "opening" });
         break;
       case "lead":
         this.#follow(m.from);
@@ -181,10 +218,10 @@ export class Tab {
     const following = { leader, rpc: new Rpc<object, LeaderMethods>(port, {}) };
     this.#following = following;
     const { room, writer } = this.#o;
-    following.rpc.call("join", { room, writer }).then(
+    following.rpc.call("join", { version, room, writer }).then(
       (status) => {
         if (this.#following !== following) return;
-        clearInterval(this.#knock);
+        this.#knockEvery(checkInterval);
         this.#o.events.status(status);
         this.#o.events.backend({
           exec: (id, sql, args) => following.rpc.call("exec", { id, sql, args }),
@@ -224,7 +261,12 @@ export class Tab {
       listen: (receive) => this.#toFollowers.set(follower, receive),
     };
     const methods: LeaderMethods = {
-      join: ({ room, writer }) => {
+      join: ({ version: v, room, writer }) => {
+        if (v !== version) {
+          throw new Error(
+            "this database is open in a tab with another version of this page; reload that tab, and then this one",
+          );
+        }
         if (room !== this.#o.room || writer !== this.#o.writer) {
           throw new Error(
             "this database is open in another tab with another link; close that tab, or open its link here",
@@ -240,6 +282,6 @@ export class Tab {
   }
 
   #post(m: Wire): void {
-    if (!this.#silent) this.#channel.postMessage(m);
+    if (!this.#closed) this.#channel.postMessage(m);
   }
 }

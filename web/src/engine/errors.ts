@@ -16,15 +16,19 @@ export type StorageReason =
   /** The file is no database of ours. */
   | "corrupt";
 
-/** A failure of the storage under a database. After one of a write, the store is to be opened again. */
+/** A failure of the storage under a database. */
 export class StorageError extends Error {
   override readonly name = "StorageError";
+  /** `passing`: what failed was undone, and can be tried again. After any other, the store is to be opened again. */
+  readonly passing: boolean;
+
   constructor(
     readonly reason: StorageReason,
     message: string,
-    options?: ErrorOptions,
+    { passing = false, ...options }: ErrorOptions & { readonly passing?: boolean } = {},
   ) {
     super(message, options);
+    this.passing = passing;
   }
 }
 
@@ -41,10 +45,15 @@ export function explain(error: unknown): unknown {
   return new StorageError(
     "full",
     "there is no room left for this database; free some storage and try again",
-    {
-      cause: error,
-    },
+    { cause: error, passing: true },
   );
+}
+
+/** There was no room for what was to be kept: `cause` says so. */
+export function noRoom(cause: unknown): StorageError {
+  return new StorageError("full", "there is no room left for this database; free some storage and reload", {
+    cause,
+  });
 }
 
 /** The storage refused: `cause` says how. */

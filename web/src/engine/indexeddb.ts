@@ -1,6 +1,6 @@
 // A database kept in IndexedDB: read into memory as a whole when it is opened, written block by block after each commit.
 
-import { StorageError } from "./errors.ts";
+import { noRoom, StorageError } from "./errors.ts";
 import { BLOCK, type PageChanges, PagedFile } from "./pages.ts";
 import type { Storage } from "./store.ts";
 
@@ -155,11 +155,7 @@ function takenOver(): StorageError {
 
 function ioError(error: unknown): StorageError {
   if (error instanceof StorageError) return error;
-  if (error instanceof DOMException && error.name === "QuotaExceededError") {
-    return new StorageError("full", "there is no room left for this database; free some storage and reload", {
-      cause: error,
-    });
-  }
+  if (error instanceof DOMException && error.name === "QuotaExceededError") return noRoom(error);
   const detail = error instanceof Error ? error.message : String(error);
   return new StorageError("io", `the browser's storage failed (${detail}); reload the page`, {
     cause: error,

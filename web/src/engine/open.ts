@@ -1,7 +1,7 @@
 // Opening a database in a browser's dedicated Worker: the engine, where its bytes are kept, and the store on top.
 
 import wasmUrl from "@vlcn.io/wa-sqlite/dist/crsqlite-sync.wasm?url";
-import { StorageError } from "./errors.ts";
+import { noRoom, StorageError } from "./errors.ts";
 import { existsInIndexedDB, openIndexedDB } from "./indexeddb.ts";
 import { canUseOPFS, openPool } from "./opfs.ts";
 import { Database, SqliteError } from "./sqlite.ts";
@@ -37,6 +37,7 @@ export async function openStore(name: string, kind?: StorageKind): Promise<Sqlit
 async function openOnOPFS(name: string): Promise<SqliteStore> {
   const wasm = instantiate({ locateFile: () => wasmUrl });
   const pool = await openPool(name);
+  const made = pool.has(FILE);
   try {
     const module = await wasm;
     module.registerVFS(pool, false);
@@ -45,8 +46,11 @@ async function openOnOPFS(name: string): Promise<SqliteStore> {
     const pragmas = ["locking_mode = exclusive", "journal_mode = persist", "synchronous = full"];
     return new SqliteStore(() => openDatabase(module, pool.name, pragmas), pool);
   } catch (error) {
+    // A database that the engine could not make to its end is none that it opens again.
+    if (!made) for (const file of [FILE, `${FILE}-journal`]) pool.xDelete(file, 0);
     await pool.close();
-    throw explained(error);
+    // The engine has many words for what it could not write while it was being opened.
+    throw pool.full ? noRoom(error) : explained(error);
   }
 }
 

@@ -1,9 +1,9 @@
 // A database kept in the origin private file system, through synchronous access handles.
 
 import { AccessHandlePoolVFS } from "@vlcn.io/wa-sqlite/src/examples/AccessHandlePoolVFS.js";
-import { StorageError } from "./errors.ts";
+import { noRoom, StorageError } from "./errors.ts";
 import type { Storage } from "./store.ts";
-import { SQLITE_FULL, SQLITE_IOERR } from "./wasm.ts";
+import { SQLITE_FULL, SQLITE_IOERR, SQLITE_OK } from "./wasm.ts";
 
 /** How long to wait for a worker that still has the files open, which a dying one has for up to a second. */
 export const BUSY_DEADLINE_MS = 10_000;
@@ -77,15 +77,29 @@ async function closeAll(pools: readonly Pool[]): Promise<void> {
 
 /** AccessHandlePoolVFS whose failures are result codes: an exception must not pass through SQLite's own code. */
 export class Pool extends AccessHandlePoolVFS implements Storage {
+  /** There was no room for something that was to be written. */
+  full = false;
+
   /** Every commit is flushed by SQLite itself, with synchronous=FULL. */
   async sync(): Promise<void> {}
+
+  /** Whether there is a file of this name. */
+  has(name: string): boolean {
+    const there = new DataView(new ArrayBuffer(4));
+    this.xAccess(name, 0, there);
+    return there.getInt32(0, true) !== 0;
+  }
 
   override xRead(fileId: number, data: Uint8Array, offset: number): number {
     return guarded(() => super.xRead(fileId, data, offset));
   }
 
   override xWrite(fileId: number, data: Uint8Array, offset: number): number {
-    return guarded(() => super.xWrite(fileId, data, offset));
+    // Where there is no room, Chromium throws nothing, and returns a number other than that of the bytes. What takes less without an
+    // exception is full, as for SQLite's own file systems.
+    const code = guarded(() => (super.xWrite(fileId, data, offset) === SQLITE_OK ? SQLITE_OK : SQLITE_FULL));
+    if (code === SQLITE_FULL) this.full = true;
+    return code;
   }
 
   override xTruncate(fileId: number, size: number): number {
@@ -118,11 +132,7 @@ function guarded(call: () => number): number {
 }
 
 function asStorageError(error: unknown): StorageError {
-  if (error instanceof DOMException && error.name === "QuotaExceededError") {
-    return new StorageError("full", "there is no room left for this database; free some storage and reload", {
-      cause: error,
-    });
-  }
+  if (error instanceof DOMException && error.name === "QuotaExceededError") return noRoom(error);
   const detail = error instanceof Error ? error.message : String(error);
   return new StorageError("io", `the browser's storage failed (${detail}); reload the page`, {
     cause: error,

@@ -34,7 +34,7 @@ export function environmentFailure(): Failure | undefined {
 /** An error of opening or running a room. Known causes get advice; the sentence of any other stands for itself. */
 export function describe(error: unknown): Failure {
   const text = error instanceof Error ? error.message : String(error);
-  if (/quota|SQLITE_FULL|disk is full|storage (is )?full/i.test(text)) {
+  if (/no room left|quota/i.test(text)) {
     return {
       title: "The browser's storage is full",
       advice:

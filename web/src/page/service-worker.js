@@ -50,7 +50,8 @@ async function page(request) {
   if (kept === undefined) return fetch(request);
   try {
     const answer = await fetch(request, { signal: AbortSignal.timeout(PATIENCE) });
-    return answer.ok ? answer : kept;
+    // As a whole, since one that breaks off when the time is over would be shown as far as it came.
+    return answer.ok ? new Response(await answer.blob(), answer) : kept;
   } catch {
     return kept;
   }

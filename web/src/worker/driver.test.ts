@@ -1,6 +1,7 @@
 // Two drivers with real databases in memory, whose links are arrays.
 
 import { afterEach, expect, test } from "vitest";
+import { StorageError } from "../engine/errors.ts";
 import { memoryStore } from "../engine/testing/memory.ts";
 import { parse } from "../syncproto/codec.ts";
 import { CodeMalformed, codeName } from "../syncproto/errors.ts";
@@ -29,7 +30,7 @@ class Peer {
   ): Promise<Peer> {
     const peer = new Peer();
     peer.store = wrap((await memoryStore()).store);
-    const options = accept === undefined ? {} : { accept };
+    const options = { fullPause: 5, ...(accept !== undefined && { accept }) };
     peer.driver = await Driver.start(peer.store, writer, 7n, peer.events(), options);
     return peer;
   }
@@ -95,7 +96,7 @@ async function holds(p: Peer, sql: string, rows: unknown[][]): Promise<void> {
       (r) => r.rows,
       (e: Error) => e.message,
     );
-  await expect.poll(got, { timeout: 5000, interval: 5 }).toEqual(rows);
+  await expect.poll(got, { interval: 5 }).toEqual(rows);
 }
 
 test("schema and rows go to one that has nothing, both are told of the tables, and both are synced", async () => {
@@ -112,7 +113,7 @@ test("schema and rows go to one that has nothing, both are told of the tables, a
   expect(a.changed).toContain("t");
   expect(b.changed).toContain("t");
   for (const p of [a, b]) {
-    await expect.poll(() => p.status?.synced, { timeout: 5000 }).toBe(true);
+    await expect.poll(() => p.status?.synced).toBe(true);
     expect(p.status?.links[0]).toMatchObject({ live: true, writer: true, schema: expect.any(Boolean) });
     expect(p.failures).toEqual([]);
   }
@@ -148,7 +149,7 @@ test("a reader is refused its own writes, and receives", async () => {
 test("bytes that are no message cost that link, and are answered with an error", async () => {
   const [a, b] = [await start(), await start()];
   link(a, b, 1);
-  await expect.poll(() => a.status?.links[0]?.live, { timeout: 5000 }).toBe(true);
+  await expect.poll(() => a.status?.links[0]?.live).toBe(true);
   const errors: string[] = [];
   b.driver.message = (_, bytes) => {
     const m = parse(bytes);
@@ -169,7 +170,7 @@ test("a broken link is resumed behind what was reached", async () => {
   await exec(a, schema);
   for (let i = 0; i < 20; i++) await exec(a, `INSERT INTO t VALUES (${i}, 'v')`);
   await holds(b, "SELECT count(*) FROM t", [[20n]]);
-  await expect.poll(() => b.status?.synced, { timeout: 5000 }).toBe(true);
+  await expect.poll(() => b.status?.synced).toBe(true);
   a.driver.closed(1);
   b.driver.closed(1);
   await exec(a, "INSERT INTO t VALUES (100, 'v')");
@@ -177,7 +178,7 @@ test("a broken link is resumed behind what was reached", async () => {
   await b.restart(true);
   link(a, b, 2);
   await holds(b, "SELECT count(*) FROM t", [[21n]]);
-  await expect.poll(() => b.status?.applied.changes, { timeout: 5000 }).toBe(1);
+  await expect.poll(() => b.status?.applied.changes).toBe(1);
   expect(before).toBe(20);
 });
 
@@ -200,13 +201,13 @@ test("nothing is said of rows that the store has not made durable", async () => 
   });
   await exec(a, `${schema}; INSERT INTO t VALUES (1, 'x')`);
   link(a, b, 1);
-  await expect.poll(() => applies.length, { timeout: 5000 }).toBe(1);
+  await expect.poll(() => applies.length).toBe(1);
   const behind = () => a.status?.links[0]?.inFlight;
-  await expect.poll(behind, { timeout: 5000 }).toBe(1);
+  await expect.poll(behind).toBe(1);
   await new Promise((resolve) => setTimeout(resolve, 100)); // many ticks: a have would have been due
   expect(behind()).toBe(1);
   release();
-  await expect.poll(behind, { timeout: 5000 }).toBe(0);
+  await expect.poll(behind).toBe(0);
 });
 
 test("a store that fails ends the driver, with the reason", async () => {
@@ -219,7 +220,7 @@ test("a store that fails ends the driver, with the reason", async () => {
   const b = await start();
   await exec(a, `${schema}; INSERT INTO t VALUES (1, 'x')`);
   link(a, b, 1);
-  await expect.poll(() => a.failures, { timeout: 5000 }).toEqual(["the disk is gone"]);
+  await expect.poll(() => a.failures).toEqual(["the disk is gone"]);
   const said = a.sentTypes.length;
   a.driver.tick(5);
   expect(a.sentTypes.length).toBe(said);
@@ -230,8 +231,8 @@ test("a table that cannot be created is told, and the link goes on", async () =>
   b.store.takeSchema = async () => ["no such thing"];
   link(a, b, 1);
   await exec(a, `${schema}; INSERT INTO t VALUES (1, 'x')`);
-  await expect.poll(() => b.notices.join(), { timeout: 5000 }).toContain("no such thing");
-  await expect.poll(() => b.status?.applied.parked, { timeout: 5000 }).toBe(1);
+  await expect.poll(() => b.notices.join()).toContain("no such thing");
+  await expect.poll(() => b.status?.applied.parked).toBe(1);
   expect(b.closed).toEqual([]);
 });
 
@@ -257,10 +258,8 @@ test("a column that is missing is added, its values arrive, and both sides know 
       [1n, "one", "red"],
       [2n, "two", "none"],
     ]);
-    await expect
-      .poll(() => p.status?.links[0], { timeout: 5000 })
-      .toMatchObject({ schema: true, differences: [] });
-    await expect.poll(() => p.status?.parked.changes, { timeout: 5000 }).toBe(0);
+    await expect.poll(() => p.status?.links[0]).toMatchObject({ schema: true, differences: [] });
+    await expect.poll(() => p.status?.parked.changes).toBe(0);
   }
 });
 
@@ -269,12 +268,12 @@ test("what was put aside is applied after a restart, too, if the tables fit by t
   await exec(a, schema);
   link(a, b, 1);
   await exec(a, "INSERT INTO t VALUES (1, 2)");
-  await expect.poll(() => b.status?.parked.changes, { timeout: 5000 }).toBe(1);
+  await expect.poll(() => b.status?.parked.changes).toBe(1);
   b.cut = true;
   await b.store.exec("by nobody's driver", schema, []);
   await b.restart(true);
   await holds(b, "SELECT v FROM t", [[2n]]);
-  await expect.poll(() => b.status?.parked.changes, { timeout: 5000 }).toBe(0);
+  await expect.poll(() => b.status?.parked.changes).toBe(0);
   expect((await b.store.state()).untried).toBe(false);
 });
 
@@ -292,13 +291,13 @@ test("who accepts nothing keeps its tables, tells what differs, and applies what
   ]);
   await holds(a, "SELECT title, own FROM note WHERE id = 2", [["two", "mine"]]);
   await expect
-    .poll(() => differences(b), { timeout: 5000 })
+    .poll(() => differences(b))
     .toEqual(["note: column tags is missing here", "t: table is missing here"]);
   await expect
-    .poll(() => differences(a), { timeout: 5000 })
+    .poll(() => differences(a))
     .toEqual(["note: column tags is missing there", "t: table is missing there"]);
   await expect
-    .poll(() => b.status?.parked, { timeout: 5000 })
+    .poll(() => b.status?.parked)
     .toMatchObject({
       changes: 2,
       tables: [
@@ -312,11 +311,9 @@ test("who accepts nothing keeps its tables, tells what differs, and applies what
   await holds(b, "SELECT tags FROM note WHERE id = 1", [["red"]]);
   await exec(b, schema);
   await holds(b, "SELECT v FROM t", [[2n]]);
-  await expect.poll(() => b.status?.parked.changes, { timeout: 5000 }).toBe(0);
+  await expect.poll(() => b.status?.parked.changes).toBe(0);
   for (const p of [a, b]) {
-    await expect
-      .poll(() => p.status?.links[0], { timeout: 5000 })
-      .toMatchObject({ schema: true, differences: [] });
+    await expect.poll(() => p.status?.links[0]).toMatchObject({ schema: true, differences: [] });
   }
 });
 
@@ -325,8 +322,43 @@ test("a reader's hash is told alone, and what it takes does not go back", async 
   link(a, b, 1, [true, false]);
   await exec(a, `${schema}; INSERT INTO t VALUES (1, 'x')`);
   await holds(b, "SELECT v FROM t", [["x"]]);
-  await expect
-    .poll(() => a.status?.links[0], { timeout: 5000 })
-    .toMatchObject({ schema: true, writer: false });
+  await expect.poll(() => a.status?.links[0]).toMatchObject({ schema: true, writer: false });
   expect(a.closed).toEqual([]);
+});
+
+test("where the storage is full, what others wrote waits until there is room, and all else goes on", async () => {
+  let full = true;
+  let tried = 0;
+  const wrap = (store: Store) => {
+    const { apply } = store;
+    store.apply = (r: ApplyRequest) => {
+      if (!full) return apply.call(store, r);
+      tried++;
+      return Promise.reject(new StorageError("full", "there is no room left", { passing: true }));
+    };
+    return store;
+  };
+  const [a, b] = [await start(), await start(true, wrap)];
+  await exec(a, `${schema}; INSERT INTO t VALUES (1, 'x')`);
+  await exec(b, `${schema}; INSERT INTO t VALUES (2, 'y')`);
+  link(a, b, 1);
+  await expect.poll(() => tried).toBeGreaterThan(1);
+  expect(b.notices.join()).toContain("there is no room left");
+  await holds(b, "SELECT id FROM t", [[2n]]);
+  await holds(a, "SELECT id FROM t", [[1n], [2n]]);
+  full = false;
+  await holds(b, "SELECT id FROM t", [[1n], [2n]]);
+  expect(b.failures).toEqual([]);
+});
+
+test("a storage that failed for good ends it", async () => {
+  const wrap = (store: Store) => {
+    store.apply = () => Promise.reject(new StorageError("full", "there is no room left; reload"));
+    return store;
+  };
+  const [a, b] = [await start(), await start(true, wrap)];
+  await exec(a, `${schema}; INSERT INTO t VALUES (1, 'x')`);
+  await exec(b, schema);
+  link(a, b, 1);
+  await expect.poll(() => b.failures).toEqual(["there is no room left; reload"]);
 });

@@ -3,6 +3,7 @@
 import { compareBytes } from "../changeset/value.ts";
 import type { SqlValue } from "../client/values.ts";
 import { fromValue, toValue } from "../client/values.ts";
+import { StorageError } from "../engine/errors.ts";
 import { marshal, parse } from "../syncproto/codec.ts";
 import { Core } from "../syncproto/core.ts";
 import { ProtocolError } from "../syncproto/errors.ts";
@@ -60,6 +61,8 @@ export interface DriverOptions {
   readonly accept?: AcceptSchema;
   /** The least time between two new site ids in ms; for tests. */
   readonly renewalPause?: number;
+  /** How long to wait for room where the storage is full, in ms; for tests. Default: 5,000. */
+  readonly fullPause?: number;
 }
 
 /** Owns a core and its store. Everything it does it does in turn with the calls into it; no call blocks. */
@@ -70,6 +73,7 @@ export class Driver {
   readonly #events: DriverEvents;
   readonly #accept: AcceptSchema;
   readonly #renewals: Renewals;
+  readonly #fullPause: number; // ms
   // Of the store as it is under its site.
   #core!: Core;
   #site!: SiteID;
@@ -90,6 +94,7 @@ export class Driver {
     this.#seed = seed;
     this.#events = events;
     this.#accept = o.accept ?? "additive";
+    this.#fullPause = o.fullPause ?? 5_000;
     this.#renewals = new Renewals(writer, o.renewalPause ?? RenewalPause);
   }
 
@@ -227,14 +232,20 @@ export class Driver {
   }
 
   // Runs a job of the core's. What came in meanwhile goes first: statements of the page are not to wait for a whole
-  // catch-up, which would otherwise go on without a pause.
+  // catch-up, which would otherwise go on without a pause. Where the storage is full, the job waits until there is room: whoever
+  // uses the page can read what is there, and delete some of it.
   async #run(job: (core: Core) => Promise<void>): Promise<void> {
     const core = this.#core;
-    try {
-      await turn();
-      if (this.#serves(core)) await job(core);
-    } catch (error) {
-      this.#fail(error);
+    for (;;) {
+      try {
+        await turn();
+        if (this.#serves(core)) await job(core);
+        return;
+      } catch (error) {
+        if (!(error instanceof StorageError) || !error.passing) return this.#fail(error);
+        this.#events.notice(`what others wrote waits: ${error.message}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, this.#fullPause));
     }
   }
 
@@ -301,13 +312,14 @@ export class Driver {
       heads.generation === known.generation &&
       compareBytes(heads.schemaHash, known.schemaHash) === 0;
     if (!same) {
-      this.#untried = false;
+      this.#untried = true;
       const tables = await this.#store.schema();
       this.#known = heads;
       this.#tables = tables.map((t) => t.name);
       const { schemaHash, generation } = heads;
       this.#do(() => core.schemaChanged(schemaHash, generation, tables), core);
       await this.#store.replay();
+      this.#untried = false;
       this.#parked = await this.#store.parked();
       heads = await this.#store.heads();
       this.#events.changed(this.#tables);

@@ -117,7 +117,7 @@ async function goOn(): Promise<void> {
         )
         .toBe(true);
     await from.exec(`row ${id}`, `INSERT INTO t VALUES (${id}, 'goes on')`, []);
-    await expect.poll(() => holds(to), { timeout: 5000, interval: 5 }).toEqual([["goes on"]]);
+    await expect.poll(() => holds(to), { interval: 5 }).toEqual([["goes on"]]);
   }
   expect(failures).toEqual([]);
 }
@@ -236,9 +236,9 @@ test("numbers beyond the bound are put aside, by both alike", async () => {
   send(changes(1, change(1, edge), change(2, { cl: 2n ** 63n - 1n }), change(3, { seq: -1n }), change(4)));
   for (const d of [a, b]) {
     const evil = () => d.query("SELECT id FROM t WHERE v = 'evil'", []).then((r) => r.rows);
-    await expect.poll(evil, { timeout: 5000 }).toEqual([[4n]]);
+    await expect.poll(evil).toEqual([[4n]]);
     const parked = () => d.query("SELECT count(*) FROM crmesh_parked", []).then((r) => r.rows);
-    await expect.poll(parked, { timeout: 5000 }).toEqual([[3n]]);
+    await expect.poll(parked).toEqual([[3n]]);
   }
   expect(notices.join()).toContain("3 changes do not fit");
   await goOn();
@@ -264,12 +264,12 @@ test("claims of as many sites as a vector has leave places for those that are li
   const claims = new Map(sites(MaxVectorSites - 1).map((site) => [site, 1]));
   send({ ...changes(1), groups: [], claims, deps: new Map() });
   const known = () => a.query("SELECT count(*) FROM crmesh_vector", []).then((r) => Number(r.rows[0]?.[0]));
-  await expect.poll(known, { timeout: 10_000 }).toBeGreaterThan(MaxVectorSites - ReservedSites - 10);
+  await expect.poll(known).toBeGreaterThan(MaxVectorSites - ReservedSites - 10);
   await goOn();
   send({ ...changes(1), groups: [], claims: new Map([[STRANGER, 7]]), deps: new Map() });
   const own = () =>
     a.query(`SELECT version FROM crmesh_vector WHERE site = x'${STRANGER}'`, []).then((r) => r.rows);
-  await expect.poll(own, { timeout: 10_000 }).toEqual([[7n]]);
+  await expect.poll(own).toEqual([[7n]]);
   expect(await known()).toBeLessThan(MaxVectorSites - ReservedSites + 10);
   expect(notices.filter((n) => n.includes("more databases than")).length).toBe(1);
   await goOn();

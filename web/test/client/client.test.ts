@@ -198,6 +198,7 @@ test("what is against the protocol costs that link only, and says so", async () 
   const a = await lab.open(contexts[0], links.write ?? "", "a");
   const b = await lab.open(contexts[1], links.write ?? "", "b");
   await linked(a, 1);
+  await linked(b, 1); // only what is open there, too, takes what is injected
   await b.evaluate(() => harness.inject(new Uint8Array([1, 99])));
   await expect
     .poll(async () => (await status(a)).members, { timeout: SOON })

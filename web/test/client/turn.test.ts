@@ -64,8 +64,9 @@ describe.skipIf(withoutCoturn)("with a TURN server", () => {
     await exec(page, "INSERT INTO t VALUES (2, ?)", "b".repeat(size));
     await expect.poll(() => replica.query("SELECT count(*) FROM t"), { timeout: SOON }).toEqual([[2]]);
     expect(await page.evaluate(() => harness.localCandidates())).toEqual(["relay"]);
-    const { members } = await replica.status();
-    expect(members.map((m) => m.path?.local)).toEqual(["relay"]);
+    await expect
+      .poll(async () => (await replica.status()).members.map((m) => m.path?.local), { timeout: SOON })
+      .toEqual(["relay"]);
 
     // The credentials end, the relays go: the same link goes on over new ones.
     const first = Math.max(...turn.expiries);

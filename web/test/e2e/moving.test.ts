@@ -64,7 +64,9 @@ it("is not noticed by a link", async () => {
   await exec(ada, "INSERT INTO notes VALUES ('1', 'one')");
   await expect.poll(() => query(ben, "SELECT text FROM notes"), { timeout: SOON }).toEqual([["one"]]);
   for (const [i, page] of pages.entries()) {
-    expect(await page.getByTestId("peer-count").getAttribute("data-open")).toBe("1");
+    await expect
+      .poll(() => page.getByTestId("peer-count").getAttribute("data-open"), { timeout: SOON })
+      .toBe("1");
     expect(await page.evaluate(() => window.made.links)).toBe(before[i]?.links);
   }
 });

@@ -122,11 +122,13 @@ describe.each<StorageKind>(["opfs", "indexeddb"])("on %s", (kind) => {
 
     // It is told: by one line in the log, and to the person in plain words.
     const now = await site(leader.page);
-    expect([...leader.lines(), ...follower.lines()]).toEqual([
-      expect.stringMatching(
-        `^the database goes on under a new site id: a peer has seen writes .*; old=${old} new=${now} `,
-      ),
-    ]);
+    await expect
+      .poll(() => [...leader.lines(), ...follower.lines()], { timeout: SOON })
+      .toEqual([
+        expect.stringMatching(
+          `^the database goes on under a new site id: a peer has seen writes .*; old=${old} new=${now} `,
+        ),
+      ]);
     for (const { page } of [leader, follower]) {
       await expect
         .poll(() => page.getByTestId("problem-renewed").textContent(), { timeout: SOON })
@@ -158,6 +160,6 @@ describe.each<StorageKind>(["opfs", "indexeddb"])("on %s", (kind) => {
     await whole(a.page, b.page);
     expect(await site(a.page)).not.toBe(await site(b.page));
     for (const { lines } of [a, b]) expect(lines().length).toBeLessThanOrEqual(1);
-    expect(a.lines().length + b.lines().length).toBeGreaterThan(0);
+    await expect.poll(() => a.lines().length + b.lines().length, { timeout: SOON }).toBeGreaterThan(0);
   });
 });

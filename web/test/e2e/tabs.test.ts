@@ -83,7 +83,9 @@ describe("with no peer and no server", () => {
     await second.reload();
     await opened(second);
     await second.getByTestId("row").first().waitFor();
-    expect(await second.getByTestId("row-count").getAttribute("data-count")).toBe("103");
+    await expect
+      .poll(() => second.getByTestId("row-count").getAttribute("data-count"), { timeout: SOON })
+      .toBe("103");
     await exec(second, "INSERT INTO notes(id, text) VALUES ('offline', 'kept')");
     await second.reload();
     await opened(second);

@@ -63,6 +63,14 @@ export class Chromium {
     return page;
   }
 
+  /** A page in a private window. */
+  async privatePage(url: string): Promise<Page> {
+    if (this.#browser === undefined) throw new Error("the browser is not running");
+    const page = await this.#browser.newPage();
+    await page.goto(url);
+    return page;
+  }
+
   /** Ends all of its processes at once, with SIGKILL. */
   async kill(): Promise<void> {
     const child = this.#process;

@@ -40,6 +40,12 @@ async function open(): Promise<Page> {
   return page;
 }
 
+async function openPrivate(): Promise<Page> {
+  const page = await browser.privatePage(url);
+  await page.waitForFunction(() => "harness" in globalThis);
+  return page;
+}
+
 async function reload(page: Page): Promise<void> {
   await page.reload();
   await page.waitForFunction(() => "harness" in globalThis);
@@ -155,6 +161,40 @@ describe.each<StorageKind>(["opfs", "indexeddb"])("on %s", (kind) => {
     }
   });
 });
+
+// Chromium tells of it in two ways.
+test.each(["profile", "private window"])(
+  "on OPFS of a %s a full storage is told, and costs nothing",
+  async (of) => {
+    const page = of === "profile" ? await open() : await openPrivate();
+    const cdp = await page.context().newCDPSession(page);
+    const { origin } = new URL(url);
+    const used = () => page.evaluate(async () => (await navigator.storage.estimate()).usage ?? 0);
+    const allowMore = async (bytes: number) =>
+      cdp.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: (await used()) + bytes });
+    const allowAll = () => cdp.send("Storage.overrideQuotaForOrigin", { origin });
+    try {
+      await start(page, "first");
+      await allowMore(60_000);
+      await expect(call(page, "first", "open", "full", "opfs")).rejects.toThrow(
+        "full: there is no room left",
+      );
+      await page.evaluate(() => harness.terminate("first"));
+      await allowAll();
+      await start(page, "second");
+      await call(page, "second", "open", "full", "opfs");
+      await call(page, "second", "write", 1);
+      await allowMore(1_000_000);
+      await expect(call(page, "second", "writeValues")).rejects.toThrow("full: there is no room left");
+      await allowAll();
+      await call(page, "second", "write", 2);
+      expect(await call(page, "second", "count")).toMatchObject({ count: 2, max: 2, integrity: "ok" });
+    } finally {
+      await allowAll();
+      await page.close();
+    }
+  },
+);
 
 test("on OPFS a second opener waits until the first is gone", async () => {
   const page = await open();

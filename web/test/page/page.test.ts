@@ -125,6 +125,7 @@ describe("the grid", () => {
     await page.keyboard.type("zwei");
     await page.keyboard.press("Enter");
     await expect.poll(() => value("SELECT s FROM t WHERE id = 2")).toBe("zwei");
+    await page.getByTestId("cell-input").waitFor({ state: "detached" });
     // The focus is back in the cell, and End goes to the row's delete button, which asks first.
     await page.keyboard.press("End");
     await page.keyboard.press("Enter");
