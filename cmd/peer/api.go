@@ -128,6 +128,8 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 		status = with.status
 	case errors.Is(err, mesh.ErrClosed), errors.Is(err, crsql.ErrClosed), errors.Is(err, crsql.ErrWriteLocked):
 		status = http.StatusServiceUnavailable
+	case errors.Is(err, crsql.ErrFull):
+		status = http.StatusInsufficientStorage
 	case errors.Is(err, crsql.ErrTooLarge):
 		status = http.StatusRequestEntityTooLarge
 	}
@@ -279,6 +281,9 @@ func (a *api) notYet(ctx context.Context, timeout time.Duration, c mesh.Conditio
 	s, err := a.node.Status(ctx)
 	if err != nil {
 		return err
+	}
+	if s.Database.Error != "" {
+		return fmt.Errorf("after %s the database cannot be used: %s", forPerson(timeout), s.Database.Error)
 	}
 	live := 0
 	for _, m := range s.Members {

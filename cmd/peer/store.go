@@ -21,11 +21,11 @@ type store struct {
 func (s store) State(ctx context.Context) (mesh.State, error) {
 	st, err := s.replica.State(ctx)
 	if err != nil {
-		return mesh.State{}, err
+		return mesh.State{}, passing(err)
 	}
 	parked, err := s.replica.Parked(ctx)
 	if err != nil {
-		return mesh.State{}, err
+		return mesh.State{}, passing(err)
 	}
 	return mesh.State{
 		Site: st.Site, Vector: st.Vector, Resume: st.Resume, Tables: st.Schema.Tables, Parked: parkedStatus(parked),
@@ -36,10 +36,10 @@ func (s store) State(ctx context.Context) (mesh.State, error) {
 func (s store) Heads(ctx context.Context) (mesh.Heads, error) {
 	h, err := s.replica.Heads(ctx)
 	if err != nil {
-		return mesh.Heads{}, err
+		return mesh.Heads{}, passing(err)
 	}
 	schema, err := s.replica.Schema(ctx)
-	return headsOf(h, schema), err
+	return headsOf(h, schema), passing(err)
 }
 
 func headsOf(h crsql.Heads, s crsql.Schema) mesh.Heads {
@@ -63,7 +63,7 @@ func (s store) Read(ctx context.Context, q syncproto.ReadRequest) (syncproto.Rea
 		},
 	})
 	if err != nil {
-		return syncproto.ReadResult{}, err
+		return syncproto.ReadResult{}, passing(err)
 	}
 	entries := make([]syncproto.Entry, len(r.Entries))
 	for i, e := range r.Entries {
@@ -80,20 +80,16 @@ func (s store) Apply(ctx context.Context, q syncproto.ApplyRequest) (syncproto.A
 	for i, g := range q.Groups {
 		groups[i] = crsql.Group{Origin: g.Origin, Version: g.Version, Changes: g.Changes}
 	}
-	var r crsql.ApplyResult
-	err := s.patiently(ctx, func() (err error) {
-		r, err = s.replica.Apply(ctx, crsql.ApplyRequest{Groups: groups, Claims: q.Claims, Resume: q.Resume})
-		return err
-	})
+	r, err := s.replica.Apply(ctx, crsql.ApplyRequest{Groups: groups, Claims: q.Claims, Resume: q.Resume})
 	if full := (*crsql.ParkedError)(nil); errors.As(err, &full) {
 		h, err := s.replica.Heads(ctx)
 		return syncproto.ApplyResult{
 			Own: h.Own, Newest: h.Newest, Refused: &syncproto.Refusal{Group: full.Group, Reason: full.Error()},
-		}, err
+		}, passing(err)
 	}
 	return syncproto.ApplyResult{
 		Ls: r.Ls, Changed: r.Changed, Parked: r.Parked, Own: r.Heads.Own, Newest: r.Heads.Newest,
-	}, err
+	}, passing(err)
 }
 
 func (s store) Digest(ctx context.Context, q syncproto.DigestRequest) (syncproto.DigestAnswer, error) {
@@ -109,7 +105,7 @@ func (s store) Digest(ctx context.Context, q syncproto.DigestRequest) (syncproto
 		s.log.Warn("the database has more tables than can be compared", "tables", len(out.Tables), "compared", syncproto.MaxDigestTables)
 		out.Tables = out.Tables[:syncproto.MaxDigestTables]
 	}
-	return out, err
+	return out, passing(err)
 }
 
 func (s store) Rows(ctx context.Context, table string, places []changeset.Place, maxBytes int) ([]syncproto.Entry, error) {
@@ -118,23 +114,23 @@ func (s store) Rows(ctx context.Context, table string, places []changeset.Place,
 	for i, e := range r {
 		entries[i] = syncproto.Entry(e)
 	}
-	return entries, err
+	return entries, passing(err)
 }
 
 func (s store) Schema(ctx context.Context) ([]syncproto.TableSchema, error) {
 	schema, err := s.replica.Schema(ctx)
-	return schema.Tables, err
+	return schema.Tables, passing(err)
 }
 
 // TakeSchema takes what --accept-schema allows of another's schema.
 func (s store) TakeSchema(ctx context.Context, q syncproto.SchemaRequest) error {
 	offer := crsql.SchemaOffer{Hash: q.Hash, Generation: q.Generation, Tables: q.Tables}
-	var taken crsql.SchemaTaken
-	err := s.patiently(ctx, func() (err error) {
-		taken, err = s.replica.TakeSchema(ctx, offer, s.accept)
-		return err
-	})
+	taken, err := s.replica.TakeSchema(ctx, offer, s.accept)
+	err = passing(err)
 	for _, refused := range taken.Refused {
+		if err != nil {
+			break // said when it is asked again
+		}
 		s.log.Warn("what another peer's schema has was not taken", "err", refused)
 	}
 	if !taken.Report.Empty() {
@@ -145,7 +141,7 @@ func (s store) TakeSchema(ctx context.Context, q syncproto.SchemaRequest) error 
 
 func (s store) Parked(ctx context.Context) (mesh.ParkedStatus, error) {
 	p, err := s.replica.Parked(ctx)
-	return parkedStatus(p), err
+	return parkedStatus(p), passing(err)
 }
 
 func parkedStatus(p crsql.Parked) mesh.ParkedStatus {
@@ -157,35 +153,30 @@ func parkedStatus(p crsql.Parked) mesh.ParkedStatus {
 }
 
 func (s store) Replay(ctx context.Context) error {
-	return s.patiently(ctx, func() error {
-		n, err := s.replica.ReplayParked(ctx)
-		if n > 0 {
-			s.log.Info("changes that had been put aside were applied", "count", n)
-		}
-		return err
-	})
+	n, err := s.replica.ReplayParked(ctx)
+	if n > 0 {
+		s.log.Info("changes that had been put aside were applied", "count", n)
+	}
+	return passing(err)
 }
 
 // A database refuses a new site id where peers would refuse its vector.
 var _ = [1]struct{}{}[crsql.MaxSites-syncproto.MaxVectorSites]
 
 func (s store) Renew(ctx context.Context, reason string) error {
-	err := s.patiently(ctx, func() error { return s.replica.Renew(ctx, reason) })
+	err := s.replica.Renew(ctx, reason)
 	if errors.Is(err, crsql.ErrLimit) {
 		return &mesh.NoRenewalError{Err: err}
 	}
-	return err
+	return passing(err)
 }
 
 func (s store) Commits() <-chan struct{} { return s.replica.Commits() }
 
-// patiently repeats a write for as long as another program keeps the database to itself: that is no reason to stop.
-func (s store) patiently(ctx context.Context, write func() error) error {
-	for {
-		err := write()
-		if !errors.Is(err, crsql.ErrWriteLocked) || ctx.Err() != nil {
-			return err
-		}
-		s.log.Warn("another program keeps the database locked; changes of other peers wait")
+// passing marks the errors that pass, so that the mesh asks again: another program keeps the database to itself, or there is no room.
+func passing(err error) error {
+	if errors.Is(err, crsql.ErrWriteLocked) || errors.Is(err, crsql.ErrFull) {
+		return &mesh.UnavailableError{Err: err}
 	}
+	return err
 }

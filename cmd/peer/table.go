@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/crmesh/crmesh/pkg/mesh"
@@ -71,6 +72,10 @@ func printStatus(w io.Writer, s mesh.Status) error {
 	}
 	if s.Parked.More > 0 {
 		fmt.Fprintf(w, "aside    and for %d more tables and reasons\n", s.Parked.More)
+	}
+	if s.Database.Error != "" {
+		waits := time.Duration(s.Database.WaitMillis) * time.Millisecond
+		fmt.Fprintf(w, "database cannot be used for %s by now, and what others send waits: %s\n", waits.Round(time.Second), printable(s.Database.Error))
 	}
 	if ports := portsText(s.Ports); ports != "" {
 		fmt.Fprintf(w, "ports    %s\n", ports)

@@ -99,7 +99,7 @@ func (e *engine) merge(dbVersion int64, changes []changeset.Change) (impacted in
 		return 0, fmt.Errorf("the db_version %d is too large: at most %d", dbVersion, changeset.MaxVersion)
 	}
 	before := e.syncBit
-	e.merging, e.mergeAuto, e.syncBit = true, e.sqlite.AutoCommit(), 1
+	e.merging, e.mergeAuto, e.syncBit, e.full = true, e.sqlite.AutoCommit(), 1, false
 	defer func() {
 		e.merging, e.syncBit = false, before
 		e.merger.ahead.reset(nil)

@@ -81,6 +81,9 @@ func (e *engine) called(name string, err *error) {
 	if p := recover(); p != nil {
 		*err = fmt.Errorf("%s: internal error: %v", name, p)
 	}
+	if *err != nil && noRoom(*err) {
+		e.full = true
+	}
 }
 
 func tooDeep(name string) error {

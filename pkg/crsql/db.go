@@ -8,8 +8,6 @@ import (
 	"os"
 	"sync"
 	"time"
-
-	"github.com/mattn/go-sqlite3"
 )
 
 // What Options' zero values stand for.
@@ -199,12 +197,13 @@ func (db *DB) take(ctx context.Context, pool chan *session) (*session, error) {
 // transact runs f in a write transaction, which is durable when transact returns nil and undone otherwise. Others wait.
 // It ends soon after ctx does, whatever f runs on the session.
 func (db *DB) transact(ctx context.Context, f func(*session) error) (err error) {
-	defer func() { err = db.explainFull(err) }()
 	s, err := db.take(ctx, db.writer)
 	if err != nil {
 		return err
 	}
 	defer func() { db.writer <- s }()
+	s.engine.full = false
+	defer func() { err = db.passing(s, err) }()
 	if err := db.begin(ctx, s); err != nil {
 		return err
 	}
@@ -251,8 +250,7 @@ func (db *DB) begin(ctx context.Context, s *session) error {
 			return err
 		}
 		err := s.run(context.Background(), "BEGIN IMMEDIATE")
-		var code sqlite3.Error
-		if err == nil || !errors.As(err, &code) || code.Code != sqlite3.ErrBusy {
+		if !isBusy(err) {
 			return err
 		}
 		if time.Now().After(deadline) {
@@ -262,12 +260,14 @@ func (db *DB) begin(ctx context.Context, s *session) error {
 }
 
 // snapshot runs f in a read transaction: all that f reads is of one moment. It ends soon after ctx does.
-func (db *DB) snapshot(ctx context.Context, f func(*session) error) error {
+func (db *DB) snapshot(ctx context.Context, f func(*session) error) (err error) {
 	s, err := db.take(ctx, db.readers)
 	if err != nil {
 		return err
 	}
 	defer func() { db.readers <- s }()
+	s.engine.full = false
+	defer func() { err = db.passing(s, err) }()
 	if err := s.run(ctx, "BEGIN"); err != nil {
 		return err
 	}

@@ -63,6 +63,7 @@ type engine struct {
 	viewSchema int64 // schemaVersion that crsql_changes was made for
 
 	nesting    int           // of SQL functions
+	full       bool          // one of them found no room: SQLite makes that a mere error of the statement
 	panicked   any           // by onRollback
 	altering   []string      // the tables whose crsql_begin_alter this transaction holds, in order
 	unfinished []string      // savepoints that could not be undone while their statement ran

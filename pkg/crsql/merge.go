@@ -133,9 +133,9 @@ func (m *rowMerge) refused(err error) bool {
 }
 
 // refusable reports whether err says something about the row, rather than about the database or the machine.
-func refusable(err error) bool {
+func (e *engine) refusable(err error) bool {
 	var sqlite sqlite3.Error
-	if !errors.As(err, &sqlite) {
+	if e.full || !errors.As(err, &sqlite) {
 		return false
 	}
 	switch sqlite.Code {

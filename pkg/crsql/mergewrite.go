@@ -14,7 +14,7 @@ func (m *rowMerge) flush(impacted *int64) error {
 	}
 	dirty := m.mark()
 	if err := m.writeRow(dirty); err != nil {
-		if refusable(err) {
+		if m.e.refusable(err) {
 			err = refusal{err}
 		}
 		return err

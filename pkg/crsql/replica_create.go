@@ -65,7 +65,7 @@ func (r *Replica) CreateTables(ctx context.Context, tables []TableSchema) (creat
 
 func (s *session) createCRR(ctx context.Context, name, sql string) error {
 	refuse := func(err error) error {
-		if ctx.Err() != nil || !refusable(err) {
+		if ctx.Err() != nil || !s.engine.refusable(err) {
 			return err
 		}
 		return &SchemaError{Table: name, Reason: err.Error()}

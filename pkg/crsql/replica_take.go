@@ -226,7 +226,7 @@ func (s *session) addColumns(ctx context.Context, t *TableSchema, generation int
 	}
 	for _, sql := range append(sql, "SELECT crsql_commit_alter("+literal(t.Name)+")") {
 		if err := s.run(ctx, sql); err != nil {
-			if ctx.Err() != nil || !refusable(err) {
+			if ctx.Err() != nil || !s.engine.refusable(err) {
 				return nil, err
 			}
 			return nil, &SchemaError{Table: t.Name, Reason: err.Error()}
@@ -275,7 +275,7 @@ func (r *Replica) takeWhole(ctx context.Context, offer SchemaOffer, taken *Schem
 			return nil
 		}
 		if taken.Report, err = s.migrate(ctx, text.String(), keepLocal); err != nil {
-			if ctx.Err() != nil || !refusable(err) {
+			if ctx.Err() != nil || !s.engine.refusable(err) {
 				return err
 			}
 			return refuse("", err.Error())

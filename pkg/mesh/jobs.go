@@ -54,7 +54,11 @@ func (l *loop) read(r syncproto.ReadRequest) {
 		case <-ctx.Done():
 			return result{err: ctx.Err()}
 		}
-		out, err := l.store.Read(ctx, r)
+		var out syncproto.ReadResult
+		err := l.node.patiently(ctx, func() (err error) {
+			out, err = l.store.Read(ctx, r)
+			return err
+		})
 		if err != nil {
 			return result{err: fmt.Errorf("changes cannot be read from the database: %w", err)}
 		}
@@ -65,14 +69,22 @@ func (l *loop) read(r syncproto.ReadRequest) {
 
 func (l *loop) apply(r syncproto.ApplyRequest) {
 	l.job(func(ctx context.Context) result {
-		out, err := l.store.Apply(ctx, r)
+		var out syncproto.ApplyResult
+		err := l.node.patiently(ctx, func() (err error) {
+			out, err = l.store.Apply(ctx, r)
+			return err
+		})
 		if err != nil {
 			return result{err: fmt.Errorf("changes cannot be written to the database: %w", err)}
 		}
 		out.ID = r.ID
 		done := result{apply: &out, resume: r.Resume}
 		if slices.ContainsFunc(out.Parked, func(n int) bool { return n > 0 }) {
-			parked, err := l.store.Parked(ctx)
+			var parked ParkedStatus
+			err := l.node.patiently(ctx, func() (err error) {
+				parked, err = l.store.Parked(ctx)
+				return err
+			})
 			if err != nil {
 				return result{err: fmt.Errorf("what was put aside cannot be read from the database: %w", err)}
 			}
@@ -86,14 +98,17 @@ func (l *loop) apply(r syncproto.ApplyRequest) {
 func (l *loop) lookInto(r syncproto.LookRequest) {
 	l.job(func(ctx context.Context) result {
 		out := syncproto.LookResult{ID: r.ID}
-		start := time.Now()
-		var err error
-		if r.Digest != nil {
-			out.Answer = new(syncproto.DigestAnswer)
-			*out.Answer, err = l.store.Digest(ctx, *r.Digest)
-		} else {
-			out.Entries, err = l.store.Rows(ctx, r.Resend.Table, r.Resend.Places, resendBytes)
-		}
+		var start time.Time
+		err := l.node.patiently(ctx, func() (err error) {
+			start = time.Now()
+			if r.Digest != nil {
+				out.Answer = new(syncproto.DigestAnswer)
+				*out.Answer, err = l.store.Digest(ctx, *r.Digest)
+			} else {
+				out.Entries, err = l.store.Rows(ctx, r.Resend.Table, r.Resend.Places, resendBytes)
+			}
+			return err
+		})
 		if err != nil {
 			return result{err: fmt.Errorf("rows cannot be read from the database: %w", err)}
 		}
@@ -119,7 +134,11 @@ func (l *loop) beginHeads() {
 	known, untried := l.known, l.untried
 	l.untried = false
 	l.job(func(ctx context.Context) result {
-		out, err := l.readHeads(ctx, known, untried)
+		var out headsResult
+		err := l.node.patiently(ctx, func() (err error) {
+			out, err = l.readHeads(ctx, known, untried)
+			return err
+		})
 		if err != nil {
 			return result{err: fmt.Errorf("the state of the database cannot be read: %w", err)}
 		}
@@ -153,10 +172,14 @@ func (l *loop) readHeads(ctx context.Context, known Heads, untried bool) (headsR
 func (l *loop) takeSchema(r syncproto.SchemaRequest) {
 	known := l.known
 	l.job(func(ctx context.Context) result {
-		if err := l.store.TakeSchema(ctx, r); err != nil {
+		if err := l.node.patiently(ctx, func() error { return l.store.TakeSchema(ctx, r) }); err != nil {
 			return result{err: fmt.Errorf("the schema of the database cannot be changed: %w", err)}
 		}
-		out, err := l.readHeads(ctx, known, false)
+		var out headsResult
+		err := l.node.patiently(ctx, func() (err error) {
+			out, err = l.readHeads(ctx, known, false)
+			return err
+		})
 		if err != nil {
 			return result{err: fmt.Errorf("the state of the database cannot be read: %w", err)}
 		}

@@ -86,6 +86,7 @@ type Node struct {
 	certificate webrtc.Certificate
 	ports       *ports // closed by the loop, when no member runs
 	relays      *relays
+	hindrance   hindrance // of jobs, by the store
 
 	servers     atomic.Pointer[[]webrtc.ICEServer]
 	network     atomic.Pointer[network] // nil: it did not change since the start
@@ -110,7 +111,7 @@ type Node struct {
 }
 
 // Start reads the state of the store, binds the ports and starts a Node. It blocks for the store only, and ctx is for that;
-// the Node runs until Close, or until its store fails.
+// the Node runs until Close, or until its store fails for good.
 func Start(ctx context.Context, cfg Config) (*Node, error) { return start(ctx, cfg, defaultTiming()) }
 
 func start(ctx context.Context, cfg Config, t timing) (*Node, error) {

@@ -28,6 +28,7 @@ func quick() timing {
 	t.watch, t.probe = 20*time.Millisecond, 200*time.Millisecond
 	t.minBackoff, t.maxBackoff, t.refused = 50*time.Millisecond, 500*time.Millisecond, time.Second
 	t.verify = 20 * time.Millisecond
+	t.minStorePause, t.maxStorePause = 10*time.Millisecond, 50*time.Millisecond
 	return t
 }
 

@@ -69,12 +69,16 @@ func (l *loop) renew() {
 	r.asked = true
 	reason := r.reason
 	l.job(func(ctx context.Context) result {
-		err := l.store.Renew(ctx, reason)
+		err := l.node.patiently(ctx, func() error { return l.store.Renew(ctx, reason) })
 		var refused *NoRenewalError
 		if err != nil && !errors.As(err, &refused) {
 			return result{err: fmt.Errorf("the database got no new site id: %w", err)}
 		}
-		state, err := l.store.State(ctx)
+		var state State
+		err = l.node.patiently(ctx, func() (err error) {
+			state, err = l.store.State(ctx)
+			return err
+		})
 		if err != nil {
 			return result{err: fmt.Errorf("the state of the database cannot be read: %w", err)}
 		}

@@ -23,6 +23,7 @@ type Status struct {
 	Synced      bool             `json:"synced"`      // see Condition.Synced
 	Renewals    int              `json:"renewals"`    // new site ids that the database took while the Node ran
 	Connections int              `json:"connections"` // PeerConnections that exist
+	Database    DatabaseStatus   `json:"database"`
 	Ports       PortStatus       `json:"ports"`
 	Server      ServerStatus     `json:"server"`
 	Members     []MemberStatus   `json:"members"` // the others, by id
@@ -35,6 +36,12 @@ type Status struct {
 type ServerStatus struct {
 	Joined bool   `json:"joined"`          // we are in the room, as far as the server knows
 	Error  string `json:"error,omitempty"` // why not
+}
+
+// DatabaseStatus is how the database is doing.
+type DatabaseStatus struct {
+	Error      string `json:"error,omitempty"` // why it cannot be used for now, and what a person can do
+	WaitMillis int64  `json:"waitMillis"`      // for how long what has to be read or written waits for that
 }
 
 // AppliedStatus counts what came from others since the Node started.
@@ -249,6 +256,7 @@ func (l *loop) status() Status {
 		Connections: l.node.Connections(), Ports: l.node.ports.status(), Members: make([]MemberStatus, 0, max(len(l.members), len(l.listed))),
 		Renewals: l.renewals.count,
 		Relay:    l.node.relays.status(),
+		Database: l.node.hindrance.status(),
 		Server:   ServerStatus{Joined: l.node.introduced.Load()},
 		Applied: AppliedStatus{
 			Changes: applied.Changes, Rows: applied.Changed, Redundant: applied.Redundant, Parked: applied.Parked,

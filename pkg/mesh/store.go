@@ -9,8 +9,8 @@ import (
 
 // Store is the database that a Node keeps in sync. Every method but Commits blocks on disk, may be called from any
 // goroutine, and returns soon after its context ends. Slices that it returns belong to the caller, and slices that it
-// is given may be kept but not changed. Any error it returns is final: the Node reports it and stops, because a database
-// that cannot be read or written has nothing to say to others.
+// is given may be kept but not changed. After an *UnavailableError it is asked again. Any other error is final: the Node
+// reports it and stops, because a database that cannot be read or written has nothing to say to others.
 type Store interface {
 	// State returns everything that the Node must know at its start.
 	State(ctx context.Context) (State, error)
@@ -19,7 +19,7 @@ type Store interface {
 	// Read reads entries in one snapshot. ReadResult.Err is not used.
 	Read(ctx context.Context, r syncproto.ReadRequest) (syncproto.ReadResult, error)
 	// Apply applies groups and returns once all is durable. It may take several transactions, the last of which stores
-	// claims and resume. Only one runs at a time. A change that cannot be applied is the store's to put aside, and no error;
+	// claims and resume. Only one runs at a time, and one that failed may be asked for again, whatever of it was stored. A change that cannot be applied is the store's to put aside, and no error;
 	// where it can put no more aside, ApplyResult.Refused says so.
 	Apply(ctx context.Context, r syncproto.ApplyRequest) (syncproto.ApplyResult, error)
 	// Digest answers what the database holds, in one snapshot. The answer's ID is not used. The digest of a whole table is

@@ -36,6 +36,11 @@ const (
 	UnknownFor = 10 * time.Second
 	// MournFor is how long a member that the room no longer lists is tried over other members after its link was lost.
 	MournFor = 30 * time.Second
+	// MinStorePause and MaxStorePause bound the pauses after which a store is asked again that could not be used.
+	MinStorePause = 500 * time.Millisecond
+	MaxStorePause = 8 * time.Second
+	// StoreNews is how often the log says that it still cannot.
+	StoreNews = time.Minute
 )
 
 // timing holds the times above, so that tests need not wait for them, and what else only tests change.
@@ -50,6 +55,9 @@ type timing struct {
 	repair, surplus        time.Duration
 	forget                 time.Duration
 	unknown, mourn         time.Duration
+	minStorePause          time.Duration
+	maxStorePause          time.Duration
+	storeNews              time.Duration
 	path                   time.Duration // silence after which ICE calls a path disconnected
 	watch, probe           time.Duration
 	close                  time.Duration
@@ -65,6 +73,7 @@ func defaultTiming() timing {
 		refused: RefusedBackoff, flush: time.Second, verify: VerifyPause, renewal: RenewalPause,
 		repair: RepairAfter, surplus: SurplusAfter, forget: ForgetAfter,
 		unknown: UnknownFor, mourn: MournFor,
+		minStorePause: MinStorePause, maxStorePause: MaxStorePause, storeNews: StoreNews,
 		path: SuspectAfter, watch: WatchEvery, probe: ProbeTimeout, close: closeTimeout,
 		wall: func() time.Time { return time.Now().Round(0) }, // without the monotonic clock, which may stop in sleep
 	}
