@@ -30,6 +30,7 @@ const (
 type api struct {
 	db       *crsql.DB
 	node     *mesh.Node
+	missing  *missing
 	writer   bool // whether the room lets us write
 	loopback bool // it listens on loopback only
 	log      *slog.Logger
@@ -234,7 +235,13 @@ func (a *api) query(r *http.Request) (any, error) {
 	return rawAnswer(append(append(out, rows...), "]}\n"...)), nil
 }
 
-func (a *api) status(r *http.Request) (any, error) { return a.node.Status(r.Context()) }
+func (a *api) status(r *http.Request) (any, error) {
+	s, err := a.node.Status(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	return peerStatus{s, a.missing.list(r.Context())}, nil
+}
 
 // wait answers the status once the condition holds, and 504 with an error if it does not in time.
 func (a *api) wait(r *http.Request) (any, error) {

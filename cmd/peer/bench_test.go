@@ -210,7 +210,7 @@ func startLocal(b *testing.B, url, schema string, keys signaling.Keys) localPeer
 		b.Fatal(err)
 	}
 	b.Cleanup(introducer.close)
-	node, err := mesh.Start(ctx, mesh.Config{Store: store{r, log, crsql.AcceptAdditive}, Signaler: introducer, Peer: id, Keys: keys})
+	node, err := mesh.Start(ctx, mesh.Config{Store: store{r, log, crsql.AcceptAdditive, nil}, Signaler: introducer, Peer: id, Keys: keys})
 	if err != nil {
 		b.Fatal(err)
 	}

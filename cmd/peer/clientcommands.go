@@ -97,7 +97,7 @@ func (c *statusCommand) Run(ctx context.Context, out program.Output) error {
 	if c.JSON {
 		return printJSON(ctx, c.apiFlags, "/v1/status", nil, out.Stdout)
 	}
-	var s mesh.Status
+	var s peerStatus
 	if err := c.call(ctx, "/v1/status", nil, &s); err != nil {
 		return err
 	}

@@ -103,7 +103,7 @@ func TestStoreLocked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := store{replica, slog.New(slog.DiscardHandler), crsql.AcceptAdditive}
+	s := store{replica, slog.New(slog.DiscardHandler), crsql.AcceptAdditive, nil}
 	for name, ask := range map[string]func() error{
 		"State":  func() error { _, err := s.State(ctx); return err },
 		"Heads":  func() error { _, err := s.Heads(ctx); return err },

@@ -18,7 +18,7 @@ func TestStatusOfLargeRoom(t *testing.T) {
 		s.Members = append(s.Members, mesh.MemberStatus{Peer: "far", State: mesh.LinkUnlinked})
 	}
 	var out bytes.Buffer
-	if err := printStatus(&out, s); err != nil {
+	if err := printStatus(&out, peerStatus{Status: s}); err != nil {
 		t.Fatal(err)
 	}
 	_, members, _ := strings.Cut(out.String(), "\nmembers\n")

@@ -107,7 +107,9 @@ func (c *runCommand) Run(ctx context.Context, out program.Output) error {
 		defer server.close(log)
 		base, urls = server.url, append([]string{server.local}, urls...)
 	}
-	return c.mesh(ctx, out.Stdout, log, parts{db, store{replica, log, c.accept()}, listener, link.Keys, urls, base, token, meta, network})
+	lost := &missing{replica: replica, log: log}
+	lost.look(ctx)
+	return c.mesh(ctx, out.Stdout, log, parts{db, store{replica, log, c.accept(), lost}, listener, link.Keys, urls, base, token, meta, network})
 }
 
 // parts is what Run has put together.
@@ -142,7 +144,7 @@ func (c *runCommand) mesh(ctx context.Context, stdout io.Writer, log *slog.Logge
 	if err := introducer.join(signalclient.Config{URLs: p.urls, Keys: p.keys, Peer: id, Meta: p.meta, JoinToken: p.token, Logger: log}); err != nil {
 		return errors.Join(err, node.Close())
 	}
-	a := &api{db: p.db, node: node, writer: p.keys.CanWrite(), loopback: onLoopback(p.listener.Addr()), log: log}
+	a := &api{db: p.db, node: node, missing: p.store.missing, writer: p.keys.CanWrite(), loopback: onLoopback(p.listener.Addr()), log: log}
 	// Requests end with the node, or they would be waited for in vain.
 	requests, cancel := context.WithCancel(context.Background())
 	handler := a.handler()

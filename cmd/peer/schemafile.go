@@ -101,10 +101,19 @@ func (f *schemaFile) migrate(ctx context.Context, replica *crsql.Replica, log *s
 	if err != nil {
 		return fits(err)
 	}
+	tellMadeAgain(log, report)
 	if lost := append(report.TablesDropped, report.ColumnsDropped...); len(lost) > 0 {
 		log.Warn("the migration dropped tables and columns, with what they held", "dropped", strings.Join(lost, " "))
 	}
 	return nil
+}
+
+// tellMadeAgain says what to do where a migration brought back what an earlier one had dropped.
+func tellMadeAgain(log *slog.Logger, r crsql.MigrateReport) {
+	if len(r.MadeAgain) > 0 {
+		log.Warn("tables and columns that were dropped here before are there again, without what they held; if other members still hold that, fetch it with peer verify --repair",
+			"made again", strings.Join(r.MadeAgain, " "))
+	}
 }
 
 // reportText is a migration as the attributes of a log line.

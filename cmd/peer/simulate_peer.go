@@ -100,7 +100,7 @@ func (s *simulation) start(ctx context.Context, p *simPeer) (err error) {
 	l.introducer = newSignaler()
 	s.network.power(p.index, true)
 	l.node, err = mesh.Start(ctx, mesh.Config{
-		Store: measuredStore{store{l.replica, log, crsql.AcceptAdditive}, s.journal, p.db, time.Since(s.journal.begun)},
+		Store: measuredStore{store{l.replica, log, crsql.AcceptAdditive, nil}, s.journal, p.db, time.Since(s.journal.begun)},
 		Net:   s.network.hosts[p.index], Signaler: l.introducer, Peer: id, Keys: s.keys, Replica: true, Logger: log,
 	})
 	if err != nil {

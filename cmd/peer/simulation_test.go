@@ -181,7 +181,7 @@ func (d *simDatabase) Reopen() {
 }
 
 func (d *simDatabase) store() store {
-	return store{d.replica, slog.New(slog.DiscardHandler), crsql.AcceptAdditive}
+	return store{d.replica, slog.New(slog.DiscardHandler), crsql.AcceptAdditive, nil}
 }
 
 func (d *simDatabase) State() meshtest.State {

@@ -16,6 +16,7 @@ type store struct {
 	replica *crsql.Replica
 	log     *slog.Logger
 	accept  crsql.AcceptSchema // what is taken of the schemas of others
+	missing *missing           // nil: nobody asks for it
 }
 
 func (s store) State(ctx context.Context) (mesh.State, error) {
@@ -135,6 +136,7 @@ func (s store) TakeSchema(ctx context.Context, q syncproto.SchemaRequest) error 
 	}
 	if !taken.Report.Empty() {
 		s.log.Info("took another peer's schema", append(reportText(taken.Report), "generation", q.Generation)...)
+		tellMadeAgain(s.log, taken.Report)
 	}
 	return err
 }
@@ -156,6 +158,9 @@ func (s store) Replay(ctx context.Context) error {
 	n, err := s.replica.ReplayParked(ctx)
 	if n > 0 {
 		s.log.Info("changes that had been put aside were applied", "count", n)
+	}
+	if err == nil && s.missing != nil { // the schema has changed
+		s.missing.look(ctx)
 	}
 	return passing(err)
 }

@@ -53,7 +53,7 @@ func (t *table) print(w io.Writer) error {
 	return b.Flush()
 }
 
-func printStatus(w io.Writer, s mesh.Status) error {
+func printStatus(w io.Writer, s peerStatus) error {
 	role := "reader"
 	if s.Writer {
 		role = "writer"
@@ -73,6 +73,7 @@ func printStatus(w io.Writer, s mesh.Status) error {
 	if s.Parked.More > 0 {
 		fmt.Fprintf(w, "aside    and for %d more tables and reasons\n", s.Parked.More)
 	}
+	fmt.Fprint(w, s.text())
 	if s.Database.Error != "" {
 		waits := time.Duration(s.Database.WaitMillis) * time.Millisecond
 		fmt.Fprintf(w, "database cannot be used for %s by now, and what others send waits: %s\n", waits.Round(time.Second), printable(s.Database.Error))

@@ -110,6 +110,9 @@ func (a *api) verify(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
 	report, err := a.node.Verify(ctx, o)
+	if o.Repair {
+		a.missing.again()
+	}
 	switch {
 	case err == nil:
 		lines.write(verifyLine{Report: toVerifyReport(report)})

@@ -15,6 +15,7 @@ type MigrateReport struct {
 	IndexesCreated, IndexesDropped []string // an index that is defined anew is in both
 	Others                         []string // views and triggers that were created, or defined anew
 	CRRs                           []string // tables that became CRRs
+	MadeAgain                      []string // tables and columns, quoted, that a Replica had dropped on purpose: peers do not send again what was in them
 	Ignored                        []string // sentences on what differs from the schema and stays, such as a CHECK
 	Changes                        int64    // rows of crsql_changes that peers will be sent for it
 }

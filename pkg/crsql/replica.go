@@ -61,6 +61,7 @@ const (
 	metaSeen       = "schema_seen"       // the highest generation that a peer offered, or that was made here
 	metaAsked      = "schema_asked"      // the schema that Replica.Migrate was given last
 	metaTried      = "schema_tried"      // the schema_version at which all that is parked was tried last
+	metaWhole      = "schema_whole"      // the schema_version at which no table lacked rows: see Replica.Missing
 	metaDropped    = "schema_dropped "   // and a table or column: the generation at which it was dropped here on purpose
 )
 

@@ -67,6 +67,9 @@ func (r *Replica) migrate(ctx context.Context, schema string, end error) (report
 		if err != nil {
 			return err
 		}
+		if report.MadeAgain, err = e.madeAgain(before.Tables, after); err != nil {
+			return err
+		}
 		if _, err := e.changedTo(before, after, generation); err != nil {
 			return err
 		}
@@ -133,6 +136,33 @@ func (e *engine) changedTo(before Schema, after []TableSchema, generation int64)
 		return false, err
 	}
 	return true, e.raiseMeta(metaSeen, generation)
+}
+
+// madeAgain returns which of the tables, and of the columns of tables that stayed, have come and were dropped here on purpose before.
+func (e *engine) madeAgain(before, after []TableSchema) ([]string, error) {
+	var again []string
+	was := namesOf(before)
+	for _, t := range after {
+		names := []string{droppedName(t.Name, "")}
+		if was[names[0]] {
+			for _, c := range t.Columns {
+				names = append(names, droppedName(t.Name, c.Name))
+			}
+		}
+		for _, name := range names {
+			if was[name] {
+				continue
+			}
+			dropped, err := e.metaNumber(metaDropped + name)
+			if err != nil {
+				return nil, err
+			}
+			if dropped > 0 {
+				again = append(again, name)
+			}
+		}
+	}
+	return again, nil
 }
 
 // namesOf returns the names of tables and of columns, in quotes, so that none of the one kind is one of the other.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
@@ -135,6 +136,7 @@ func (r *Replica) takeMissing(ctx context.Context, offer SchemaOffer, taken *Sch
 		all.TablesCreated = append(all.TablesCreated, report.TablesCreated...)
 		all.CRRs = append(all.CRRs, report.CRRs...)
 		all.ColumnsAdded = append(all.ColumnsAdded, report.ColumnsAdded...)
+		all.MadeAgain = append(all.MadeAgain, report.MadeAgain...)
 		all.Changes += report.Changes
 	}
 	return nil
@@ -169,6 +171,19 @@ func (s *session) takeTable(ctx context.Context, t *TableSchema, generation int6
 		if report.ColumnsAdded, err = s.addColumns(ctx, t, generation); err != nil || len(report.ColumnsAdded) == 0 {
 			return report, err
 		}
+	}
+	was := TableSchema{Name: t.Name}
+	for _, c := range t.Columns {
+		if len(report.TablesCreated) == 0 && !slices.Contains(report.ColumnsAdded, t.Name+"."+c.Name) {
+			was.Columns = append(was.Columns, c)
+		}
+	}
+	before := []TableSchema{was}
+	if len(report.TablesCreated) > 0 {
+		before = nil
+	}
+	if report.MadeAgain, err = e.madeAgain(before, []TableSchema{*t}); err != nil {
+		return report, err
 	}
 	report.Changes, err = e.emits(t.Name)
 	return report, err
@@ -292,6 +307,9 @@ func (r *Replica) takeWhole(ctx context.Context, offer SchemaOffer, taken *Schem
 		}
 		if changeset.SchemaHash(after) != offer.Hash {
 			return refuse("", "its tables become others than it says")
+		}
+		if taken.Report.MadeAgain, err = e.madeAgain(before.Tables, after); err != nil {
+			return err
 		}
 		_, err = e.changedTo(before, after, min(offer.Generation, MaxGeneration))
 		return err

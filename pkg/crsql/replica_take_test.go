@@ -232,11 +232,19 @@ func TestMigrateOnPurpose(t *testing.T) {
 	o.Generation = 2
 	taken := n.take(o, AcceptAdditive)
 	equal(t, "back", append(taken.Report.ColumnsAdded, taken.Report.TablesCreated...), []string{"note.old", "tag"})
+	equal(t, "made again", taken.Report.MadeAgain, []string{`"note"."old"`, `"tag"`})
+	n.migrate(noteWith(", new, old"))
+	n.migrate(noteWith(", new"))
+	if report := n.migrate(noteWith(", new, old")); fmt.Sprint(report.MadeAgain) != `["note"."old"]` {
+		t.Errorf("made again: %+v", report)
+	}
+	n.migrate(noteWith(", new"))
+	generation := n.state().Schema.Generation
 	// What cannot be migrated is an error that says what to do, and nothing changes.
 	if _, err := n.Migrate(context.Background(), strings.Replace(noteWith(", new"), "TEXT", "INTEGER", 1)); err == nil || !strings.Contains(err.Error(), "copy its rows") {
 		t.Errorf("another type: %v", err)
 	}
-	if n.state().Schema.Generation != 2 {
+	if n.state().Schema.Generation != generation {
 		t.Error("a failed migration counts")
 	}
 }
