@@ -105,7 +105,10 @@ func TestFailures(t *testing.T) {
 		{"--max-rooms 1 --stun off --listen " + busy.Addr().String(), "choose another address with --listen"},
 		{"--max-rooms 1 --listen 127.0.0.1:0 --stun " + busyUDP.LocalAddr().String(), "the STUN port cannot be opened"},
 		{"--listen 127.0.0.1:0 --stun off", "the limit of rooms must be above zero"}, // from the environment
-		{"--no-such-flag", "unknown flag --no-such-flag; see signal --help"},
+		{"--no-such-flag", "unknown flag --no-such-flag; see signal serve --help"}, // those of the program itself name no flag
+		{"serve --no-such-flag", "; see signal serve --help"},
+		{"check --no-such-flag", "; see signal check --help"},
+		{"no-such-command --listen 127.0.0.1:0", "unexpected argument no-such-command; see signal --help"},
 		{"--log-format xml", "log-format"},
 		{"--max-rooms 1 --stun off --trusted-proxies nonsense", "is neither an address nor a network"},
 		{"serve too", "unexpected argument too"},
