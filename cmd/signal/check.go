@@ -161,7 +161,7 @@ func (c *check) judgeAddresses(found *findings) {
 		}
 	}
 	for _, p := range c.TrustedProxies {
-		if prefix, err := netip.ParsePrefix(p); err == nil && prefix.Bits() == 0 {
+		if prefix, err := trustedProxy(p); err == nil && prefix.Bits() == 0 {
 			found.warn("--trusted-proxies %s trusts everybody: any client can claim any address", p)
 		}
 	}

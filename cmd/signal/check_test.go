@@ -58,6 +58,7 @@ func TestCheckJudges(t *testing.T) {
 		{sane + "--private 127.0.0.1:9090", ample, false, ""},
 		{sane + "--private 0.0.0.0:9090", ample, false, "has no password"},
 		{sane + "--trusted-proxies 0.0.0.0/0", ample, false, "trusts everybody"},
+		{sane + "--trusted-proxies ::ffff:0.0.0.0/96", ample, false, "trusts everybody"},
 		{sane + "--trusted-proxies nonsense", ample, true, "neither an address nor a network"},
 		{sane + "--allow-origin *", ample, false, "every page on the web"},
 		{sane + "--allow-origin https://a.example", ample, false, ""},

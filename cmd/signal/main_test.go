@@ -105,7 +105,7 @@ func TestFailures(t *testing.T) {
 		{"--max-rooms 1 --stun off --listen " + busy.Addr().String(), "choose another address with --listen"},
 		{"--max-rooms 1 --listen 127.0.0.1:0 --stun " + busyUDP.LocalAddr().String(), "the STUN port cannot be opened"},
 		{"--listen 127.0.0.1:0 --stun off", "the limit of rooms must be above zero"}, // from the environment
-		{"--no-such-flag", "unknown flag --no-such-flag; see signal serve --help"}, // those of the program itself name no flag
+		{"--no-such-flag", "unknown flag --no-such-flag; see signal serve --help"},   // those of the program itself name no flag
 		{"serve --no-such-flag", "; see signal serve --help"},
 		{"check --no-such-flag", "; see signal check --help"},
 		{"no-such-command --listen 127.0.0.1:0", "unexpected argument no-such-command; see signal --help"},
@@ -151,6 +151,34 @@ func TestPublicOrigin(t *testing.T) {
 		cfg, err := parsed(t, "--public-url", text).config(slog.New(slog.DiscardHandler), 0)
 		if err != nil || !slices.Equal(cfg.AllowOrigin, []string{want}) {
 			t.Errorf("%s: %q, %v; want %s", text, cfg.AllowOrigin, err, want)
+		}
+	}
+}
+
+// A proxy is matched however its address is written.
+func TestTrustedProxies(t *testing.T) {
+	for text, want := range map[string]string{
+		"10.1.2.3":                "10.1.2.3/32",
+		"10.0.0.0/8":              "10.0.0.0/8",
+		"::ffff:10.1.2.3":         "10.1.2.3/32",
+		"::ffff:10.0.0.0/104":     "10.0.0.0/8",
+		"::ffff:a00:0/104":        "10.0.0.0/8",
+		"::ffff:0.0.0.0/96":       "0.0.0.0/0",
+		"2001:db8::1":             "2001:db8::1/128",
+		"fe80::/64":               "fe80::/64",
+		"::ffff:10.0.0.0/95":      "takes in all of IPv4",
+		"fe80::1%eth0":            "neither an address nor a network",
+		"10.0.0.0/33":             "neither an address nor a network",
+		"10.0.0.0-10.255.255.255": "neither an address nor a network",
+		"proxy.example.org":       "neither an address nor a network",
+	} {
+		cfg, err := parsed(t, "--trusted-proxies", text).config(slog.New(slog.DiscardHandler), 0)
+		if err != nil {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v; want %s", text, err, want)
+			}
+		} else if len(cfg.TrustedProxies) != 1 || cfg.TrustedProxies[0].String() != want {
+			t.Errorf("%s: %v; want %s", text, cfg.TrustedProxies, want)
 		}
 	}
 }

@@ -88,7 +88,7 @@ type Config struct {
 	// allows any.
 	AllowOrigin []string
 	// TrustedProxies may name the client's address in X-Forwarded-For, and so
-	// may whoever connects by a Unix socket.
+	// may whoever connects by a Unix socket. IPv4 is not mapped into IPv6 here.
 	TrustedProxies []netip.Prefix
 
 	// PublicHost is the host name in the STUN address that joined hands out;
@@ -196,6 +196,9 @@ func (c *Config) Check() error {
 	}
 	bad(c.PublicHost != "" && !isHost(strings.Trim(c.PublicHost, "[]")), "PublicHost",
 		"the public host %q is no host name or IP address; it has no scheme, no port and no path", c.PublicHost)
+	for _, p := range c.TrustedProxies {
+		bad(!p.IsValid() || p.Addr().Is4In6(), "TrustedProxies", "the trusted proxy %v is no network, or IPv4 written as IPv6, which no address would match", p)
+	}
 	for _, o := range c.AllowOrigin {
 		bad(!isOrigin(o), "AllowOrigin", "the allowed origin %q must be a host, scheme://host or *, with nothing behind the host but its port", o)
 	}
