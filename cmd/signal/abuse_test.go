@@ -61,13 +61,7 @@ func newArena(t testing.TB, program string, more ...string) *arena {
 	t.Cleanup(a.http.CloseIdleConnections)
 	a.process = startProcess(t, func(c *exec.Cmd) { c.Path = program },
 		append([]string{"--listen", "127.0.0.1:0", "--stun", "off", "--private", "127.0.0.1:0", "--drain", "0s"}, flags...)...)
-	poll(t, "the private address", func() bool {
-		private := privatePattern.FindStringSubmatch(a.process.log.String())
-		if private != nil {
-			a.private = "http://" + private[1]
-		}
-		return private != nil
-	})
+	a.private = a.process.private()
 	a.bound = boundOf(t, flags)
 	a.victim = &victim{address: strings.Trim(strings.TrimPrefix(a.process.url, "http://"), "/"), scale: *abuseScale}
 	a.behaved = newBehaved(t, a.process.url)

@@ -169,14 +169,25 @@ func TestACME(t *testing.T) {
 	address := freePort(t)
 	fake := newFakeACME(t, address)
 	cache := filepath.Join(t.TempDir(), "acme")
-	args := []string{"--listen", address, "--stun", "off", "--domain", "sync.example.org", "--acme-cache", cache, "--acme-directory", fake.web.URL}
-	for range 2 {
+	args := []string{"--listen", address, "--stun", "off", "--domain", "sync.example.org", "--acme-cache", cache, "--acme-directory", fake.web.URL, "--private", "127.0.0.1:0"}
+	web := &http.Client{Transport: &http.Transport{}}
+	defer web.CloseIdleConnections()
+	const expiry = `crmesh_signal_certificate_expiry_timestamp_seconds{name="sync.example.org"}`
+	for round := range 2 {
 		p := startProcess(t, nil, args...)
+		private := p.private()
+		_, metrics := fetch(t, web, private+"/metrics")
+		if got, want := sample(metrics, expiry), []string{"", seconds(fake.until)}[round]; got != want {
+			t.Errorf("before the first handshake the certificate expires at %q, want %q", got, want)
+		}
 		if want := "https://sync.example.org" + address[strings.LastIndexByte(address, ':'):] + "/"; p.url != want {
 			t.Errorf("it serves %s, not %s", p.url, want)
 		}
 		if serial, protocol := fake.served(address, "sync.example.org", "h2", "http/1.1"); serial != 77 || protocol != "http/1.1" {
 			t.Errorf("certificate %d, protocol %s", serial, protocol)
+		}
+		if _, metrics = fetch(t, web, private+"/metrics"); sample(metrics, expiry) != seconds(fake.until) {
+			t.Errorf("it expires at %v, and the metrics have\n%s", fake.until, metrics)
 		}
 		if c, err := tls.Dial("tcp", address, &tls.Config{ServerName: "other.example.org", InsecureSkipVerify: true}); err == nil {
 			_ = c.Close()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -197,6 +198,8 @@ func (c *check) judgeTLS(found *findings) {
 		}
 		if err := c.checkACME(); err != nil {
 			found.bad("%v", err)
+		} else if c.ACMECache != "" {
+			c.judgeCache(found)
 		}
 		return
 	}
@@ -207,11 +210,34 @@ func (c *check) judgeTLS(found *findings) {
 	if err != nil || certs == nil {
 		return
 	}
-	if cert, err := certs.config.GetCertificate(nil); err == nil && time.Now().After(cert.Leaf.NotAfter) {
-		found.bad("the certificate of --tls-cert %s has expired on %s: browsers refuse it", c.TLSCert, cert.Leaf.NotAfter.Format(time.DateOnly))
+	for _, leaf := range certs.leaves() {
+		switch now := time.Now(); {
+		case now.After(leaf.NotAfter):
+			found.bad("the certificate of --tls-cert %s has expired on %s: browsers refuse it", c.TLSCert, leaf.NotAfter.Format(time.DateOnly))
+		case now.Before(leaf.NotBefore):
+			found.bad("the certificate of --tls-cert %s is good from %s on only: browsers refuse it until then; or the clock of this machine is wrong",
+				c.TLSCert, leaf.NotBefore.Format(time.DateTime))
+		case endsSoon(leaf, now):
+			found.warn("the certificate of --tls-cert %s expires on %s: renew it; the server takes it from the files by itself",
+				c.TLSCert, leaf.NotAfter.Format(time.DateOnly))
+		}
 	}
 	if info, err := os.Stat(c.TLSKey); err == nil && info.Mode().Perm()&0o004 != 0 {
 		found.warn("every user of this machine can read --tls-key %s, and so pretend to be this server: chmod 640, with a group for the server", c.TLSKey)
+	}
+}
+
+// judgeCache looks at the certificates that the authority gave out before.
+func (c *check) judgeCache(found *findings) {
+	leaves, err := c.cached(context.Background())
+	if err != nil {
+		found.warn("--acme-cache %s cannot be read, so that nothing is known about its certificates: run this as the user of the server (%v)", c.ACMECache, err)
+	}
+	for _, leaf := range leaves {
+		if endsSoon(leaf, time.Now()) {
+			found.warn("--domain: the certificate of %s expires on %s and should have been renewed by now: see 'no certificate' in the log of the server, "+
+				"which must run, and be reachable at port 443 of the name", leaf.name, leaf.NotAfter.Format(time.DateOnly))
+		}
 	}
 }
 

@@ -77,7 +77,7 @@ func (f *serve) Run(ctx context.Context, out program.Output, again program.Repar
 	if err != nil {
 		return err
 	}
-	stopPrivate, err := f.startPrivate(server, log)
+	stopPrivate, err := f.startPrivate(server, certs, log)
 	if err != nil {
 		_ = server.Shutdown(ctx)
 		return err

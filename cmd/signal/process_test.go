@@ -86,6 +86,19 @@ func startProcess(t testing.TB, change func(*exec.Cmd), args ...string) *process
 	return p
 }
 
+// private is where its metrics are, if it was told to have any.
+func (p *process) private() (url string) {
+	p.t.Helper()
+	poll(p.t, "the private address", func() bool {
+		private := privatePattern.FindStringSubmatch(p.log.String())
+		if private != nil {
+			url = "http://" + private[1]
+		}
+		return private != nil
+	})
+	return url
+}
+
 func (p *process) signal(s os.Signal) {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(s); err != nil {
