@@ -23,6 +23,7 @@ import (
 
 	"github.com/crmesh/crmesh/pkg/signaling"
 	"github.com/crmesh/crmesh/pkg/signaling/signalclient"
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
 
 var abuseScale = flag.Int("abuse", 1, "how many times as much abuse as a test has time for; 34 makes 100,000 rooms")
@@ -89,7 +90,7 @@ func boundOf(t testing.TB, flags []string) uint64 {
 // metrics are all samples that the server has, as they are written.
 func (a *arena) metrics() map[string]float64 {
 	a.t.Helper()
-	status, body := fetch(a.t, a.http, a.private+"/metrics")
+	status, body := signaltest.Get(a.t, a.http, a.private+"/metrics")
 	if status != http.StatusOK {
 		a.t.Fatalf("metrics: HTTP %d", status)
 	}
@@ -107,7 +108,7 @@ func (a *arena) metrics() map[string]float64 {
 // state is what an attack must leave as it was, after garbage collection.
 func (a *arena) state() map[string]float64 {
 	a.t.Helper()
-	fetch(a.t, a.http, a.private+"/debug/pprof/heap?gc=1")
+	signaltest.Get(a.t, a.http, a.private+"/debug/pprof/heap?gc=1")
 	m := a.metrics()
 	return map[string]float64{
 		"connections": m["crmesh_signal_connections"], "rooms": m["crmesh_signal_rooms"], "members": m["crmesh_signal_members"],

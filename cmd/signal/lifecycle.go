@@ -217,8 +217,8 @@ func (f *serve) public() (*url.URL, error) {
 		return nil, nil
 	}
 	u, err := url.Parse(f.PublicURL)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
-		strings.Trim(u.Hostname(), hostLetters+":") != "" {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
+		!signalserver.IsHost(u.Hostname()) {
 		return nil, fmt.Errorf("the public address %q is not like https://sync.example.org/", f.PublicURL)
 	}
 	// As browsers write it in Origin.

@@ -62,7 +62,7 @@ func launch(t *testing.T, args ...string) *running {
 	return r
 }
 
-func (r *running) get(t *testing.T, url string) (int, string) { return fetch(t, r.http, url) }
+func (r *running) get(t *testing.T, url string) (int, string) { return signaltest.Get(t, r.http, url) }
 
 func (r *running) client(t *testing.T, keys signaling.Keys, token string) (*signalclient.Client, signalclient.Event) {
 	t.Helper()
@@ -130,7 +130,7 @@ var (
 // Each metric that the dashboard and the documentation name exists, and both name each of ours.
 func TestMetricsAreDocumented(t *testing.T) {
 	cert, key := filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")
-	newAuthority(t).write(1, cert, key)
+	signaltest.NewAuthority(t).Write(1, cert, key)
 	r := launch(t, "--tls-cert", cert, "--tls-key", key) // of which there is one, too
 	_, body := r.get(t, r.private+"/metrics")
 	var have []string

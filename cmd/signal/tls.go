@@ -19,6 +19,8 @@ import (
 
 	"golang.org/x/crypto/acme"
 	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/crmesh/crmesh/pkg/signaling/signalserver"
 )
 
 // tlsFlags say which certificate the server shows. Without any it speaks
@@ -148,13 +150,10 @@ func endsSoon(leaf namedCert, now time.Time) bool {
 	return leaf.NotAfter.Sub(now) < min(days, leaf.NotAfter.Sub(leaf.NotBefore)/4)
 }
 
-// hostLetters are what names of hosts are made of.
-const hostLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
-
 // checkACME returns what is wrong with names for which no certificate would ever come.
 func (f *tlsFlags) checkACME() error {
 	for _, name := range f.Domain {
-		if _, err := netip.ParseAddr(name); err == nil || name == "" || strings.Trim(name, ".") != name || strings.Trim(name, hostLetters) != "" {
+		if _, err := netip.ParseAddr(name); err == nil || !signalserver.IsHost(name) || strings.Trim(name, ".") != name {
 			return fmt.Errorf("--domain %q is not a host name like sync.example.org: no address, no * and no port; other letters in the xn-- form", name)
 		}
 	}
