@@ -133,7 +133,14 @@ func (c *check) judgeAddresses(found *findings) {
 		} else if mode&0o002 != 0 {
 			found.warn("--socket-mode %s: every user of this machine can connect, and is believed about the address of a client", c.SocketMode)
 		}
+		if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
+			found.bad("--listen %s: %s is there and is no socket", c.Listen, path)
+		}
 	} else if c.Listen != "systemd" {
+		if err := namesPort("listen", c.Listen); err != nil {
+			found.bad("%v", err)
+			return
+		}
 		addr, err := net.ResolveTCPAddr("tcp", c.Listen)
 		if err != nil {
 			found.bad("--listen %s is not host:port: %v", c.Listen, err)
@@ -155,7 +162,9 @@ func (c *check) judgeAddresses(found *findings) {
 			"or all its clients count as one address", c.Listen)
 	}
 	if c.Private != "" {
-		if addr, err := net.ResolveTCPAddr("tcp", c.Private); err != nil {
+		if err := namesPort("private", c.Private); err != nil {
+			found.bad("%v", err)
+		} else if addr, err := net.ResolveTCPAddr("tcp", c.Private); err != nil {
 			found.bad("--private %s is not host:port: %v", c.Private, err)
 		} else if !addr.IP.IsLoopback() && !addr.IP.IsPrivate() {
 			found.warn("--private %s has no password: whoever reaches it reads metrics and the memory profile", c.Private)
@@ -179,6 +188,8 @@ func (c *check) judgeAddresses(found *findings) {
 		if len(c.TURNURLs) == 0 {
 			found.warn("there is neither STUN nor TURN: members behind routers find no way to each other")
 		}
+	} else if err := namesPort("stun", c.STUN); err != nil {
+		found.bad("%v", err)
 	} else if _, err := net.ResolveUDPAddr("udp", c.STUN); err != nil {
 		found.bad("--stun %s is neither off nor host:port: %v", c.STUN, err)
 	}
@@ -229,6 +240,10 @@ func (c *check) judgeTLS(found *findings) {
 
 // judgeCache looks at the certificates that the authority gave out before.
 func (c *check) judgeCache(found *findings) {
+	if info, err := os.Stat(c.ACMECache); err == nil && !info.IsDir() {
+		found.bad("--acme-cache %s is no directory", c.ACMECache)
+		return
+	}
 	leaves, err := c.cached(context.Background())
 	if err != nil {
 		found.warn("--acme-cache %s cannot be read, so that nothing is known about its certificates: run this as the user of the server (%v)", c.ACMECache, err)

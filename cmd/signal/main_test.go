@@ -121,6 +121,14 @@ func TestFailures(t *testing.T) {
 		{"--max-rooms 1 --stun off --listen 127.0.0.1:0 --public-url sync.example.org", "is not like https://"},
 		{"--max-rooms 1 --stun off --listen 127.0.0.1:0 --public-url https://m\u00fcller.example", "is not like https://"},
 		{"--max-rooms 1 --stun off --listen 127.0.0.1:0 --drain 2m", "the time to drain is between"},
+		{"--max-rooms 1 --stun off --listen :", "--listen \":\" names no port"}, // nor any port on all interfaces
+		{"--max-rooms 1 --stun off --listen=", "--listen \"\" names no port"},
+		{"--max-rooms 1 --listen 127.0.0.1:0 --stun=", "--stun \"\" names no port"},
+		{"--max-rooms 1 --stun off --listen 127.0.0.1:0 --private :", "--private \":\" names no port"},
+		{"--max-rooms 1 --stun off --listen 127.0.0.1:0 --public-url https://sync.example.org:99999/", "is not like https://"},
+		{"--max-rooms 1 --stun off --listen 127.0.0.1:0 --cluster nats://127.0.0.1:99999", "is not like nats://host:4222"},
+		{"--max-rooms 1 --acme-cache /tmp/x --domain localhost", "is not a host name like"}, // for which no authority has certificates
+		{"--max-rooms 1 --acme-cache /tmp/x --domain a..example", "is not a host name like"},
 		{"--tls-cert a.pem", "TLS needs both"},
 		{"--tls-cert /nowhere/a.pem --tls-key /nowhere/b.pem", "the certificate cannot be used"},
 		{"--tls-cert a.pem --tls-key b.pem --domain example.org", "choose between"},

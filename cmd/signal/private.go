@@ -21,6 +21,9 @@ func (f *serve) startPrivate(server *signalserver.Server, certs *certificates, l
 	if f.Private == "" {
 		return func() {}, nil
 	}
+	if err := namesPort("private", f.Private); err != nil {
+		return nil, err
+	}
 	handler, err := privateHandler(server, certs)
 	if err != nil {
 		return nil, err

@@ -153,7 +153,8 @@ func endsSoon(leaf namedCert, now time.Time) bool {
 // checkACME returns what is wrong with names for which no certificate would ever come.
 func (f *tlsFlags) checkACME() error {
 	for _, name := range f.Domain {
-		if _, err := netip.ParseAddr(name); err == nil || !signalserver.IsHost(name) || strings.Trim(name, ".") != name {
+		if _, err := netip.ParseAddr(name); err == nil || !signalserver.IsHost(name) || !strings.Contains(name, ".") ||
+			strings.Contains("."+name+".", "..") {
 			return fmt.Errorf("--domain %q is not a host name like sync.example.org: no address, no * and no port; other letters in the xn-- form", name)
 		}
 	}

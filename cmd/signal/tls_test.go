@@ -4,6 +4,7 @@ package main
 
 import (
 	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -183,9 +184,11 @@ func TestCheckCache(t *testing.T) {
 	if said := judge(); strings.Count(said, "should have been renewed") != 1 || !strings.Contains(said, "the certificate of b.example expires on") {
 		t.Errorf("one that ends soon: %q", said)
 	}
-	cache = filepath.Join(cache, "a.example") // no directory
+	if err := errors.Join(os.Remove(filepath.Join(cache, "b.example")), os.Mkdir(filepath.Join(cache, "b.example"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
 	if said := judge(); !strings.Contains(said, "cannot be read, so that nothing is known") {
-		t.Errorf("a cache that is none: %q", said)
+		t.Errorf("a cache that cannot be read: %q", said)
 	}
 }
 
