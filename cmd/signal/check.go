@@ -332,29 +332,30 @@ func (c *check) judgeLimits(found *findings, m machine) {
 	if m.memory == 0 || c.MaxConnections <= 0 || c.MaxQueuedBytes <= 0 {
 		return
 	}
-	idle, worst := uint64(c.MaxConnections)*connMemory, c.memoryBound()
+	idle, worst, have := float64(c.MaxConnections)*connMemory, c.memoryBound(), float64(m.memory)
 	switch {
-	case idle > m.memory:
-		found.bad("--max-connections %d takes about "+memoryOfLoad, c.MaxConnections, size(idle), size(m.memory))
-	case worst > m.memory:
-		found.warn("if clients stop reading, --max-connections %d and send queues of --max-queued-bytes %d take "+memoryOfLoad+
-			": lower one of them", c.MaxConnections, c.MaxQueuedBytes, size(worst), size(m.memory))
+	case idle > have:
+		found.bad("--max-connections %d takes about "+memoryOfLoad, c.MaxConnections, size(idle), size(have))
+	case worst > have:
+		found.warn("if clients do their worst, --max-connections %d, --max-queued-bytes %d, --max-sockets %d and --max-rooms %d take "+memoryOfLoad+
+			": lower one of them", c.MaxConnections, c.MaxQueuedBytes, c.MaxSockets, c.MaxRooms, size(worst), size(have))
 	}
 }
 
-// memoryBound is how much memory the server has at the most, in bytes, whatever clients do; docs/OPERATING.md explains it.
-func (f *serve) memoryBound() uint64 {
+// memoryBound is how much memory the server has at the most, in bytes, whatever clients do; docs/OPERATING.md explains it. It is no integer,
+// since the product of flags may be larger than any.
+func (f *serve) memoryBound() float64 {
 	const connection = connMost + 2*signaling.MaxClientFrame
-	queued := min(uint64(f.MaxConnections)*uint64(f.SendQueueBytes), uint64(f.MaxQueuedBytes))
-	return baseMemory + collector*(uint64(f.MaxConnections)*connection+2*queued+
-		uint64(f.MaxSockets)*socketMemory+uint64(f.MaxRooms)*roomMemory)
+	queued := min(float64(f.MaxConnections)*float64(f.SendQueueBytes), float64(f.MaxQueuedBytes))
+	return baseMemory + collector*(float64(f.MaxConnections)*connection+2*queued+
+		float64(f.MaxSockets)*socketMemory+float64(f.MaxRooms)*roomMemory)
 }
 
-func size(bytes uint64) string {
+func size(bytes float64) string {
 	if bytes >= 1<<30 {
-		return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30))
+		return fmt.Sprintf("%.1f GiB", bytes/(1<<30))
 	}
-	return fmt.Sprintf("%d MiB", bytes>>20)
+	return fmt.Sprintf("%d MiB", int(bytes)>>20)
 }
 
 // onCommandLine returns the names of the flags that were given as arguments.

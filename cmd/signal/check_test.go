@@ -91,7 +91,9 @@ func TestCheckJudges(t *testing.T) {
 		{sane + "--idle-timeout 10s --grace 3s --join-timeout 2s --request-timeout 2s", ample, false, ""},
 		{sane + "--max-rooms 0", ample, true, "the limit of rooms must be above zero"},
 		{sane, machine{memory: 64 << 30, files: 1024}, false, "needs as many open files, and the limit of this process is 1024"},
-		{sane, machine{memory: 256 << 20, files: 1 << 20}, false, "send queues of --max-queued-bytes"},
+		{sane, machine{memory: 256 << 20, files: 1 << 20}, false, "--max-queued-bytes 268435456, --max-sockets"},
+		{sane + "--max-sockets 9000000000000000000", machine{memory: 64 << 30}, false, "take 823974609375004.4 GiB"}, // more than 64 bits count
+		{sane + "--max-rooms 9000000000000000000", machine{memory: 64 << 30}, false, "lower one of them"},
 		{sane + "--max-connections 1000000", machine{memory: 1 << 30, files: 1 << 30}, true, "takes about"},
 	} {
 		var cli commands
