@@ -16,7 +16,8 @@
 #   make rolling  a rolling restart of two signaling servers under CLIENTS (2000) clients
 #   make bench    cr-sqlite in Go beside plain statements and the original, and sync between two replicas beside a bare data
 #                 channel, COUNT (6) times; benchstat gives the medians
-#   make bench-abuse  what the envelopes of two members take while others attack their server, COUNT times. Linux
+#   make bench-abuse  100,000 rooms from one address, and the memory that they take beside the bound; then what the envelopes of
+#                 two members take while others attack their server, COUNT times. Linux
 #   make bench-signal  the signaling server beside y-webrtc's and peerjs-server (both from npm): memory of 10,000 idle clients,
 #                 joins, relay latency; needs 11,000 open files a process (ulimit -Hn) and takes 4 minutes
 #   make lint     gofmt, go vet, staticcheck, biome, tsc
@@ -115,6 +116,7 @@ bench: build $(SAMPLE)
 
 bench-abuse: $(PAGE)
 	@mkdir -p .cache
+	go test $(TAGS) -count=1 -v -run '^TestAbuse$$/^rooms-unlimited$$' ./cmd/signal -abuse 34
 	go test $(TAGS) -run '^$$' -bench '^BenchmarkAbuse$$' -benchtime 1x -count $(COUNT) -timeout 120m ./cmd/signal | tee .cache/bench-abuse.txt
 	go tool benchstat .cache/bench-abuse.txt
 

@@ -44,7 +44,11 @@ func (d *doctor) turn(ctx context.Context, n transport.Net, named int) {
 // turnAdvice is what a person can do where a TURN server gives no relay; named: with an address and a password of theirs.
 func turnAdvice(err error, named bool) string {
 	var refused *stun.TurnError
+	var certificate *tls.CertificateVerificationError
 	switch {
+	case errors.As(err, &certificate):
+		return "tell the operator of the TURN server: its certificate has to be for the name that its address has, and signed by an authority that this " +
+			"machine trusts; a root of one's own is named in SSL_CERT_FILE"
 	case !errors.As(err, &refused):
 		return "see whether the TURN server runs there, and open its port in the firewalls on the way"
 	case refused.ErrorCodeAttr.Code == stun.CodeUnauthorized && named:

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -379,14 +378,6 @@ func (r *replica) get(path string, change func(*http.Request)) (int, string) {
 		r.t.Fatal(err)
 	}
 	change(request)
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return response.StatusCode, string(body)
+	response, body := signaltest.Fetch(r.t, http.DefaultClient, request)
+	return response.StatusCode, body
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/crmesh/crmesh/pkg/mesh"
 	"github.com/crmesh/crmesh/pkg/signaling"
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
 
 const turnSecret = "the secret of the TURN server"
@@ -28,7 +29,8 @@ type coturn struct {
 }
 
 // startCoturn runs Debian's coturn with the configuration that the documentation gives to operators, as far as loopback allows.
-func startCoturn(t *testing.T, port int) *coturn {
+// more changes it further: what stands there, and what is to.
+func startCoturn(t *testing.T, port int, more ...[2]string) *coturn {
 	t.Helper()
 	path, err := exec.LookPath("turnserver")
 	if err != nil {
@@ -43,15 +45,15 @@ func startCoturn(t *testing.T, port int) *coturn {
 	}
 	dir := t.TempDir()
 	config := string(example)
-	for from, to := range map[string]string{
-		"listening-port=3478":                        fmt.Sprint("listening-port=", port),
-		"static-auth-secret=CHANGE-ME":               "static-auth-secret=" + turnSecret,
-		"denied-peer-ip=127.0.0.0-127.255.255.255\n": "",
-	} {
-		if !strings.Contains(config, from) {
-			t.Fatalf("the example lacks %q", from)
+	for _, change := range append(more,
+		[2]string{"listening-port=3478", fmt.Sprint("listening-port=", port)},
+		[2]string{"static-auth-secret=CHANGE-ME", "static-auth-secret=" + turnSecret},
+		[2]string{"denied-peer-ip=127.0.0.0-127.255.255.255\n", ""},
+	) {
+		if !strings.Contains(config, change[0]) {
+			t.Fatalf("the example lacks %q", change[0])
 		}
-		config = strings.Replace(config, from, to, 1)
+		config = strings.Replace(config, change[0], change[1], 1)
 	}
 	config += "listening-ip=127.0.0.1\nrelay-ip=127.0.0.1\nallow-loopback-peers\nverbose\nlog-file=stdout\nsimple-log\n" +
 		"pidfile=" + filepath.Join(dir, "pid") + "\nuserdb=" + filepath.Join(dir, "db") + "\n"
@@ -163,6 +165,7 @@ func TestTURN(t *testing.T) {
 			t.Errorf("the doctor says (%v):\n%s", err, found)
 		}
 	})
+	t.Run("over TLS", overTLS)
 	t.Run("another secret", func(t *testing.T) {
 		server := startCoturn(t, freePort(t))
 		l := turnLab(t, server.port, turnSecret+", but another one")
@@ -182,6 +185,50 @@ func TestTURN(t *testing.T) {
 		}
 	})
 	t.Run("credentials that end", expiringCredentials)
+}
+
+// overTLS: the machine trusts the authority of the certificate, as Go has it from SSL_CERT_FILE, or does not.
+func overTLS(t *testing.T) {
+	ca := signaltest.NewAuthority(t)
+	dir := t.TempDir()
+	root, cert, key := filepath.Join(dir, "root.pem"), filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	ca.WriteRoot(root)
+	ca.Write(2, cert, key)
+	port := freePort(t)
+	server := startCoturn(t, freePort(t), [2]string{"no-tls\n", fmt.Sprintf("tls-listening-port=%d\ncert=%s\npkey=%s\n", port, cert, key)})
+	l := newLab(t)
+	url := fmt.Sprintf("turns:localhost:%d", port)
+	l.signal("--turn-url", url, "--turn-secret", turnSecret)
+	t.Setenv("SSL_CERT_FILE", "")
+	found, err := l.try("doctor", l.read, "--relay-only")
+	for _, want := range []string{url + " gives no relay", "certificate signed by unknown authority", "an authority that this machine trusts"} {
+		if err == nil || !strings.Contains(found, want) {
+			t.Errorf("without trust the doctor does not say %q (%v):\n%s", want, err, found)
+		}
+	}
+	t.Setenv("SSL_CERT_FILE", root)
+	a := l.peer("a", l.write, "--relay-only", "--schema", l.file("notes.sql", notes))
+	b := l.peer("b", l.write, "--relay-only")
+	a.synced(1)
+	const size = 300_000
+	b.exec("INSERT INTO note VALUES (1, ?, 1)", strings.Repeat("b", size))
+	equal(t, "SELECT * FROM note", a, b)
+	if p := a.path(); p.Local != "relay" {
+		t.Errorf("the path is %+v", p)
+	}
+	found, err = l.try("doctor", l.read, "--relay-only")
+	if !strings.Contains(found, url+" gives the relay 127.0.0.1:") || !strings.Contains(found, `works; it is a writer`) {
+		t.Errorf("the doctor says (%v):\n%s", err, found)
+	}
+	a.stop()
+	b.stop()
+	eventually(t, "coturn has counted what b sent", func() bool {
+		in, _ := server.relayed()
+		return in > size
+	})
+	if out := server.out.String(); strings.Count(out, "method=TLSv1") == 0 || strings.Contains(out, "method=TCP") || strings.Contains(out, "method=UDP") {
+		t.Error("not all was over TLS")
+	}
 }
 
 func expiringCredentials(t *testing.T) {

@@ -23,6 +23,7 @@ import (
 
 	"github.com/crmesh/crmesh/pkg/signaling"
 	"github.com/crmesh/crmesh/pkg/signaling/signalclient"
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
 
 var abuseScale = flag.Int("abuse", 1, "how many times as much abuse as a test has time for; 34 makes 100,000 rooms")
@@ -61,13 +62,7 @@ func newArena(t testing.TB, program string, more ...string) *arena {
 	t.Cleanup(a.http.CloseIdleConnections)
 	a.process = startProcess(t, func(c *exec.Cmd) { c.Path = program },
 		append([]string{"--listen", "127.0.0.1:0", "--stun", "off", "--private", "127.0.0.1:0", "--drain", "0s"}, flags...)...)
-	poll(t, "the private address", func() bool {
-		private := privatePattern.FindStringSubmatch(a.process.log.String())
-		if private != nil {
-			a.private = "http://" + private[1]
-		}
-		return private != nil
-	})
+	a.private = a.process.private()
 	a.bound = boundOf(t, flags)
 	a.victim = &victim{address: strings.Trim(strings.TrimPrefix(a.process.url, "http://"), "/"), scale: *abuseScale}
 	a.behaved = newBehaved(t, a.process.url)
@@ -95,7 +90,7 @@ func boundOf(t testing.TB, flags []string) uint64 {
 // metrics are all samples that the server has, as they are written.
 func (a *arena) metrics() map[string]float64 {
 	a.t.Helper()
-	status, body := fetch(a.t, a.http, a.private+"/metrics")
+	status, body := signaltest.Get(a.t, a.http, a.private+"/metrics")
 	if status != http.StatusOK {
 		a.t.Fatalf("metrics: HTTP %d", status)
 	}
@@ -113,7 +108,7 @@ func (a *arena) metrics() map[string]float64 {
 // state is what an attack must leave as it was, after garbage collection.
 func (a *arena) state() map[string]float64 {
 	a.t.Helper()
-	fetch(a.t, a.http, a.private+"/debug/pprof/heap?gc=1")
+	signaltest.Get(a.t, a.http, a.private+"/debug/pprof/heap?gc=1")
 	m := a.metrics()
 	return map[string]float64{
 		"connections": m["crmesh_signal_connections"], "rooms": m["crmesh_signal_rooms"], "members": m["crmesh_signal_members"],

@@ -19,12 +19,14 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/acme"
+
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
 
 // fakeACME is an authority of RFC 8555 that gives out one certificate after a
 // challenge by TLS-ALPN (RFC 8737). It believes signatures.
 type fakeACME struct {
-	*authority
+	*signaltest.Authority
 	web    *httptest.Server
 	target string // where the server under test listens, whatever its name
 
@@ -37,7 +39,7 @@ type fakeACME struct {
 const acmeToken = "token-of-the-challenge"
 
 func newFakeACME(t *testing.T, target string) *fakeACME {
-	f := &fakeACME{authority: newAuthority(t), target: target}
+	f := &fakeACME{Authority: signaltest.NewAuthority(t), target: target}
 	mux := http.NewServeMux()
 	f.web = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Replay-Nonce", "nonce")
@@ -90,9 +92,9 @@ func newFakeACME(t *testing.T, target string) *fakeACME {
 			t.Error(err)
 			return
 		}
-		leaf := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.sign(77, csr.PublicKey, csr.DNSNames...)})
+		leaf := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.Sign(77, csr.PublicKey, csr.DNSNames...)})
 		f.mu.Lock()
-		f.chain = append(leaf, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.cert.Raw})...)
+		f.chain = append(leaf, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.Cert.Raw})...)
 		f.mu.Unlock()
 		w.Header().Set("Location", url+"/order/1")
 		f.order(w, http.StatusOK)
@@ -169,14 +171,25 @@ func TestACME(t *testing.T) {
 	address := freePort(t)
 	fake := newFakeACME(t, address)
 	cache := filepath.Join(t.TempDir(), "acme")
-	args := []string{"--listen", address, "--stun", "off", "--domain", "sync.example.org", "--acme-cache", cache, "--acme-directory", fake.web.URL}
-	for range 2 {
+	args := []string{"--listen", address, "--stun", "off", "--domain", "sync.example.org", "--acme-cache", cache, "--acme-directory", fake.web.URL, "--private", "127.0.0.1:0"}
+	web := &http.Client{Transport: &http.Transport{}}
+	defer web.CloseIdleConnections()
+	const expiry = `crmesh_signal_certificate_expiry_timestamp_seconds{name="sync.example.org"}`
+	for round := range 2 {
 		p := startProcess(t, nil, args...)
+		private := p.private()
+		_, metrics := signaltest.Get(t, web, private+"/metrics")
+		if got, want := sample(metrics, expiry), []string{"", seconds(fake.Until)}[round]; got != want {
+			t.Errorf("before the first handshake the certificate expires at %q, want %q", got, want)
+		}
 		if want := "https://sync.example.org" + address[strings.LastIndexByte(address, ':'):] + "/"; p.url != want {
 			t.Errorf("it serves %s, not %s", p.url, want)
 		}
-		if serial, protocol := fake.served(address, "sync.example.org", "h2", "http/1.1"); serial != 77 || protocol != "http/1.1" {
+		if serial, protocol := served(t, fake.Authority, address, "sync.example.org", "h2", "http/1.1"); serial != 77 || protocol != "http/1.1" {
 			t.Errorf("certificate %d, protocol %s", serial, protocol)
+		}
+		if _, metrics = signaltest.Get(t, web, private+"/metrics"); sample(metrics, expiry) != seconds(fake.Until) {
+			t.Errorf("it expires at %v, and the metrics have\n%s", fake.Until, metrics)
 		}
 		if c, err := tls.Dial("tcp", address, &tls.Config{ServerName: "other.example.org", InsecureSkipVerify: true}); err == nil {
 			_ = c.Close()

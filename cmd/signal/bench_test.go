@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/prometheus/procfs"
+
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
 
 // What BenchmarkSignaling measures.
@@ -62,7 +64,7 @@ func BenchmarkSignaling(b *testing.B) {
 	limits := []string{"--max-connections", n, "--max-connections-per-address", n, "--max-rooms", n,
 		"--join-rate", fast, "--join-burst", fast, "--message-rate", fast, "--message-burst", fast}
 	cert, key := filepath.Join(b.TempDir(), "cert.pem"), filepath.Join(b.TempDir(), "key.pem")
-	newAuthority(b).write(1, cert, key)
+	signaltest.NewAuthority(b).Write(1, cert, key)
 	servers := []*benchServer{
 		startBenchSignal(b, "signal", limits...),
 		startBenchSignal(b, "signal"+secureKind, append(slices.Clip(limits), "--tls-cert", cert, "--tls-key", key)...),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -132,7 +133,14 @@ func (c *check) judgeAddresses(found *findings) {
 		} else if mode&0o002 != 0 {
 			found.warn("--socket-mode %s: every user of this machine can connect, and is believed about the address of a client", c.SocketMode)
 		}
+		if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
+			found.bad("--listen %s: %s is there and is no socket", c.Listen, path)
+		}
 	} else if c.Listen != "systemd" {
+		if err := namesPort("listen", c.Listen); err != nil {
+			found.bad("%v", err)
+			return
+		}
 		addr, err := net.ResolveTCPAddr("tcp", c.Listen)
 		if err != nil {
 			found.bad("--listen %s is not host:port: %v", c.Listen, err)
@@ -154,14 +162,16 @@ func (c *check) judgeAddresses(found *findings) {
 			"or all its clients count as one address", c.Listen)
 	}
 	if c.Private != "" {
-		if addr, err := net.ResolveTCPAddr("tcp", c.Private); err != nil {
+		if err := namesPort("private", c.Private); err != nil {
+			found.bad("%v", err)
+		} else if addr, err := net.ResolveTCPAddr("tcp", c.Private); err != nil {
 			found.bad("--private %s is not host:port: %v", c.Private, err)
 		} else if !addr.IP.IsLoopback() && !addr.IP.IsPrivate() {
 			found.warn("--private %s has no password: whoever reaches it reads metrics and the memory profile", c.Private)
 		}
 	}
 	for _, p := range c.TrustedProxies {
-		if prefix, err := netip.ParsePrefix(p); err == nil && prefix.Bits() == 0 {
+		if prefix, err := trustedProxy(p); err == nil && prefix.Bits() == 0 {
 			found.warn("--trusted-proxies %s trusts everybody: any client can claim any address", p)
 		}
 	}
@@ -178,6 +188,8 @@ func (c *check) judgeAddresses(found *findings) {
 		if len(c.TURNURLs) == 0 {
 			found.warn("there is neither STUN nor TURN: members behind routers find no way to each other")
 		}
+	} else if err := namesPort("stun", c.STUN); err != nil {
+		found.bad("%v", err)
 	} else if _, err := net.ResolveUDPAddr("udp", c.STUN); err != nil {
 		found.bad("--stun %s is neither off nor host:port: %v", c.STUN, err)
 	}
@@ -197,6 +209,8 @@ func (c *check) judgeTLS(found *findings) {
 		}
 		if err := c.checkACME(); err != nil {
 			found.bad("%v", err)
+		} else if c.ACMECache != "" {
+			c.judgeCache(found)
 		}
 		return
 	}
@@ -207,11 +221,38 @@ func (c *check) judgeTLS(found *findings) {
 	if err != nil || certs == nil {
 		return
 	}
-	if cert, err := certs.config.GetCertificate(nil); err == nil && time.Now().After(cert.Leaf.NotAfter) {
-		found.bad("the certificate of --tls-cert %s has expired on %s: browsers refuse it", c.TLSCert, cert.Leaf.NotAfter.Format(time.DateOnly))
+	for _, leaf := range certs.leaves() {
+		switch now := time.Now(); {
+		case now.After(leaf.NotAfter):
+			found.bad("the certificate of --tls-cert %s has expired on %s: browsers refuse it", c.TLSCert, leaf.NotAfter.Format(time.DateOnly))
+		case now.Before(leaf.NotBefore):
+			found.bad("the certificate of --tls-cert %s is good from %s on only: browsers refuse it until then; or the clock of this machine is wrong",
+				c.TLSCert, leaf.NotBefore.Format(time.DateTime))
+		case endsSoon(leaf, now):
+			found.warn("the certificate of --tls-cert %s expires on %s: renew it; the server takes it from the files by itself",
+				c.TLSCert, leaf.NotAfter.Format(time.DateOnly))
+		}
 	}
 	if info, err := os.Stat(c.TLSKey); err == nil && info.Mode().Perm()&0o004 != 0 {
 		found.warn("every user of this machine can read --tls-key %s, and so pretend to be this server: chmod 640, with a group for the server", c.TLSKey)
+	}
+}
+
+// judgeCache looks at the certificates that the authority gave out before.
+func (c *check) judgeCache(found *findings) {
+	if info, err := os.Stat(c.ACMECache); err == nil && !info.IsDir() {
+		found.bad("--acme-cache %s is no directory", c.ACMECache)
+		return
+	}
+	leaves, err := c.cached(context.Background())
+	if err != nil {
+		found.warn("--acme-cache %s cannot be read, so that nothing is known about its certificates: run this as the user of the server (%v)", c.ACMECache, err)
+	}
+	for _, leaf := range leaves {
+		if endsSoon(leaf, time.Now()) {
+			found.warn("--domain: the certificate of %s expires on %s and should have been renewed by now: see 'no certificate' in the log of the server, "+
+				"which must run, and be reachable at port 443 of the name", leaf.name, leaf.NotAfter.Format(time.DateOnly))
+		}
 	}
 }
 
@@ -291,29 +332,30 @@ func (c *check) judgeLimits(found *findings, m machine) {
 	if m.memory == 0 || c.MaxConnections <= 0 || c.MaxQueuedBytes <= 0 {
 		return
 	}
-	idle, worst := uint64(c.MaxConnections)*connMemory, c.memoryBound()
+	idle, worst, have := float64(c.MaxConnections)*connMemory, c.memoryBound(), float64(m.memory)
 	switch {
-	case idle > m.memory:
-		found.bad("--max-connections %d takes about "+memoryOfLoad, c.MaxConnections, size(idle), size(m.memory))
-	case worst > m.memory:
-		found.warn("if clients stop reading, --max-connections %d and send queues of --max-queued-bytes %d take "+memoryOfLoad+
-			": lower one of them", c.MaxConnections, c.MaxQueuedBytes, size(worst), size(m.memory))
+	case idle > have:
+		found.bad("--max-connections %d takes about "+memoryOfLoad, c.MaxConnections, size(idle), size(have))
+	case worst > have:
+		found.warn("if clients do their worst, --max-connections %d, --max-queued-bytes %d, --max-sockets %d and --max-rooms %d take "+memoryOfLoad+
+			": lower one of them", c.MaxConnections, c.MaxQueuedBytes, c.MaxSockets, c.MaxRooms, size(worst), size(have))
 	}
 }
 
-// memoryBound is how much memory the server has at the most, in bytes, whatever clients do; docs/OPERATING.md explains it.
-func (f *serve) memoryBound() uint64 {
+// memoryBound is how much memory the server has at the most, in bytes, whatever clients do; docs/OPERATING.md explains it. It is no integer,
+// since the product of flags may be larger than any.
+func (f *serve) memoryBound() float64 {
 	const connection = connMost + 2*signaling.MaxClientFrame
-	queued := min(uint64(f.MaxConnections)*uint64(f.SendQueueBytes), uint64(f.MaxQueuedBytes))
-	return baseMemory + collector*(uint64(f.MaxConnections)*connection+2*queued+
-		uint64(f.MaxSockets)*socketMemory+uint64(f.MaxRooms)*roomMemory)
+	queued := min(float64(f.MaxConnections)*float64(f.SendQueueBytes), float64(f.MaxQueuedBytes))
+	return baseMemory + collector*(float64(f.MaxConnections)*connection+2*queued+
+		float64(f.MaxSockets)*socketMemory+float64(f.MaxRooms)*roomMemory)
 }
 
-func size(bytes uint64) string {
+func size(bytes float64) string {
 	if bytes >= 1<<30 {
-		return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30))
+		return fmt.Sprintf("%.1f GiB", bytes/(1<<30))
 	}
-	return fmt.Sprintf("%d MiB", bytes>>20)
+	return fmt.Sprintf("%d MiB", int(bytes)>>20)
 }
 
 // onCommandLine returns the names of the flags that were given as arguments.

@@ -33,6 +33,11 @@ func TestCheckJudges(t *testing.T) {
 		{"--listen unix:/run/signal.sock --socket-mode 0666", ample, false, "every user of this machine can connect"},
 		{"--listen unix:/run/signal.sock --socket-mode 99", ample, true, "is not a mode like 0660"},
 		{"--listen unix:", ample, true, "names no file"},
+		{"--listen unix:check.go", ample, true, "is there and is no socket"},
+		{"--listen :", ample, true, "--listen \":\" names no port"},
+		{sane + "--private :", ample, true, "--private \":\" names no port"},
+		{sane + "--stun=", ample, true, "--stun \"\" names no port"},
+		{"--listen 0.0.0.0:443 --domain a.example --acme-cache check.go", ample, true, "--acme-cache check.go is no directory"},
 		{"--listen systemd --stun systemd", ample, false, ""},
 		{"--listen 0.0.0.0:443 --domain a.example --acme-cache /nowhere", ample, false, ""},
 		{"--listen 0.0.0.0:443 --domain a.example", ample, true, "--acme-cache"},
@@ -58,6 +63,7 @@ func TestCheckJudges(t *testing.T) {
 		{sane + "--private 127.0.0.1:9090", ample, false, ""},
 		{sane + "--private 0.0.0.0:9090", ample, false, "has no password"},
 		{sane + "--trusted-proxies 0.0.0.0/0", ample, false, "trusts everybody"},
+		{sane + "--trusted-proxies ::ffff:0.0.0.0/96", ample, false, "trusts everybody"},
 		{sane + "--trusted-proxies nonsense", ample, true, "neither an address nor a network"},
 		{sane + "--allow-origin *", ample, false, "every page on the web"},
 		{sane + "--allow-origin https://a.example", ample, false, ""},
@@ -85,7 +91,9 @@ func TestCheckJudges(t *testing.T) {
 		{sane + "--idle-timeout 10s --grace 3s --join-timeout 2s --request-timeout 2s", ample, false, ""},
 		{sane + "--max-rooms 0", ample, true, "the limit of rooms must be above zero"},
 		{sane, machine{memory: 64 << 30, files: 1024}, false, "needs as many open files, and the limit of this process is 1024"},
-		{sane, machine{memory: 256 << 20, files: 1 << 20}, false, "send queues of --max-queued-bytes"},
+		{sane, machine{memory: 256 << 20, files: 1 << 20}, false, "--max-queued-bytes 268435456, --max-sockets"},
+		{sane + "--max-sockets 9000000000000000000", machine{memory: 64 << 30}, false, "take 823974609375004.4 GiB"}, // more than 64 bits count
+		{sane + "--max-rooms 9000000000000000000", machine{memory: 64 << 30}, false, "lower one of them"},
 		{sane + "--max-connections 1000000", machine{memory: 1 << 30, files: 1 << 30}, true, "takes about"},
 	} {
 		var cli commands

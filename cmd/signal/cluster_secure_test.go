@@ -4,7 +4,6 @@ package main
 
 import (
 	"crypto/tls"
-	"encoding/pem"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/crmesh/crmesh/pkg/signaling/signalcluster"
 	"github.com/crmesh/crmesh/pkg/signaling/signalcluster/natsbus/natstest"
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
 
 // must is for what fails only if the test is wrong.
@@ -53,22 +53,18 @@ func natsUser(t *testing.T, o *server.Options) string {
 // Over TLS, with a file of credentials that allow the subjects of the cluster only, servers find each other. One that does
 // not trust the certificate serves alone. None of them logs a secret.
 func TestClusterSecure(t *testing.T) {
-	ca := newAuthority(t)
+	ca := signaltest.NewAuthority(t)
 	dir := t.TempDir()
 	root, cert, key, creds := filepath.Join(dir, "root"), filepath.Join(dir, "cert"), filepath.Join(dir, "key"), filepath.Join(dir, "creds")
-	ca.write(2, cert, key)
+	ca.Write(2, cert, key)
 	var secret string
 	nats := natstest.Start(t, func(o *server.Options) {
 		o.TLSConfig = &tls.Config{Certificates: []tls.Certificate{must[tls.Certificate](t)(tls.LoadX509KeyPair(cert, key))}, MinVersion: tls.VersionTLS13}
 		secret = natsUser(t, o)
 	})
-	for path, text := range map[string][]byte{
-		creds: []byte(secret),
-		root:  pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}),
-	} {
-		if err := os.WriteFile(path, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	ca.WriteRoot(root)
+	if err := os.WriteFile(creds, []byte(secret), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	start := func(trust bool) *clusterMember {
 		private := freePort(t)

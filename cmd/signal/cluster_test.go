@@ -104,7 +104,7 @@ func (m *clusterMember) start(t *testing.T) {
 // value is one of the metrics.
 func (m *clusterMember) value(t *testing.T, name string) int {
 	t.Helper()
-	_, text := fetch(t, http.DefaultClient, "http://"+m.private+"/metrics")
+	_, text := signaltest.Get(t, http.DefaultClient, "http://"+m.private+"/metrics")
 	for line := range strings.SplitSeq(text, "\n") {
 		if rest, ok := strings.CutPrefix(line, "crmesh_signal_"+name+" "); ok {
 			v, err := strconv.ParseFloat(rest, 64)

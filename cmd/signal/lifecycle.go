@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -77,7 +78,7 @@ func (f *serve) Run(ctx context.Context, out program.Output, again program.Repar
 	if err != nil {
 		return err
 	}
-	stopPrivate, err := f.startPrivate(server, log)
+	stopPrivate, err := f.startPrivate(server, certs, log)
 	if err != nil {
 		_ = server.Shutdown(ctx)
 		return err
@@ -217,8 +218,8 @@ func (f *serve) public() (*url.URL, error) {
 		return nil, nil
 	}
 	u, err := url.Parse(f.PublicURL)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
-		strings.Trim(u.Hostname(), hostLetters+":") != "" {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
+		!signalserver.IsHost(u.Hostname()) || !isPort(u.Port()) {
 		return nil, fmt.Errorf("the public address %q is not like https://sync.example.org/", f.PublicURL)
 	}
 	// As browsers write it in Origin.
@@ -229,6 +230,12 @@ func (f *serve) public() (*url.URL, error) {
 		u.Path += "/"
 	}
 	return u, nil
+}
+
+// isPort tells whether text is a port of TCP, or none, as a URL may name none.
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return text == "" || err == nil && n > 0
 }
 
 // address is what people open, as far as the server can know.

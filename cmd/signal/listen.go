@@ -54,6 +54,9 @@ func (f *listenFlags) openAll(s *sockets) error {
 	config := f.listenConfig()
 	ctx := context.Background() // listening on an address blocks for a look-up of its host at most
 	if f.STUN != "systemd" && f.STUN != "off" {
+		if err := namesPort("stun", f.STUN); err != nil {
+			return err
+		}
 		socket, err := config.ListenPacket(ctx, "udp", f.STUN)
 		if err != nil {
 			return fmt.Errorf("the STUN port cannot be opened, choose another one with --stun or switch it off with --stun off: %w", err)
@@ -70,11 +73,22 @@ func (f *listenFlags) openAll(s *sockets) error {
 			return e
 		}
 		s.main, err = listenUnix(path, mode, f.ReusePort)
+	} else if err = namesPort("listen", f.Listen); err != nil {
+		return err
 	} else {
 		s.main, err = config.Listen(ctx, "tcp", f.Listen)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot listen on %s, choose another address with --listen: %w", f.Listen, err)
+	}
+	return nil
+}
+
+// namesPort returns what is wrong with an address that names no port: the system would take any, on all interfaces, as for a variable
+// that is set to nothing. 0 says that on purpose. What else may be wrong, listening tells.
+func namesPort(flag, address string) error {
+	if _, port, err := net.SplitHostPort(address); address == "" || err == nil && port == "" {
+		return fmt.Errorf("--%s %q names no port; write HOST:PORT", flag, address)
 	}
 	return nil
 }

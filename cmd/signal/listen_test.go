@@ -16,6 +16,7 @@ import (
 
 	"github.com/crmesh/crmesh/pkg/signaling"
 	"github.com/crmesh/crmesh/pkg/signaling/signalclient"
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
 
 // joined returns the first Joined of a client of its own room.
@@ -59,7 +60,7 @@ func TestListenUnix(t *testing.T) {
 		t.Fatalf("%v, %v", info, err)
 	}
 	web := overUnix(t, path)
-	if status, _ := fetch(t, web, "http://any/readyz"); status != http.StatusOK {
+	if status, _ := signaltest.Get(t, web, "http://any/readyz"); status != http.StatusOK {
 		t.Errorf("/readyz: %d", status)
 	}
 	joined(t, signalclient.Config{URLs: []string{"http://any/"}, HTTPClient: web})
@@ -73,7 +74,7 @@ func TestListenUnix(t *testing.T) {
 		t.Fatalf("the first server took its successor's socket away: %v", err)
 	}
 	web.CloseIdleConnections()
-	if status, _ := fetch(t, web, "http://any/readyz"); status != http.StatusOK {
+	if status, _ := signaltest.Get(t, web, "http://any/readyz"); status != http.StatusOK {
 		t.Errorf("/readyz of the successor: %d", status)
 	}
 	next.stop()

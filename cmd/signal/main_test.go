@@ -105,7 +105,10 @@ func TestFailures(t *testing.T) {
 		{"--max-rooms 1 --stun off --listen " + busy.Addr().String(), "choose another address with --listen"},
 		{"--max-rooms 1 --listen 127.0.0.1:0 --stun " + busyUDP.LocalAddr().String(), "the STUN port cannot be opened"},
 		{"--listen 127.0.0.1:0 --stun off", "the limit of rooms must be above zero"}, // from the environment
-		{"--no-such-flag", "unknown flag --no-such-flag; see signal --help"},
+		{"--no-such-flag", "unknown flag --no-such-flag; see signal serve --help"},   // those of the program itself name no flag
+		{"serve --no-such-flag", "; see signal serve --help"},
+		{"check --no-such-flag", "; see signal check --help"},
+		{"no-such-command --listen 127.0.0.1:0", "unexpected argument no-such-command; see signal --help"},
 		{"--log-format xml", "log-format"},
 		{"--max-rooms 1 --stun off --trusted-proxies nonsense", "is neither an address nor a network"},
 		{"serve too", "unexpected argument too"},
@@ -118,6 +121,14 @@ func TestFailures(t *testing.T) {
 		{"--max-rooms 1 --stun off --listen 127.0.0.1:0 --public-url sync.example.org", "is not like https://"},
 		{"--max-rooms 1 --stun off --listen 127.0.0.1:0 --public-url https://m\u00fcller.example", "is not like https://"},
 		{"--max-rooms 1 --stun off --listen 127.0.0.1:0 --drain 2m", "the time to drain is between"},
+		{"--max-rooms 1 --stun off --listen :", "--listen \":\" names no port"}, // nor any port on all interfaces
+		{"--max-rooms 1 --stun off --listen=", "--listen \"\" names no port"},
+		{"--max-rooms 1 --listen 127.0.0.1:0 --stun=", "--stun \"\" names no port"},
+		{"--max-rooms 1 --stun off --listen 127.0.0.1:0 --private :", "--private \":\" names no port"},
+		{"--max-rooms 1 --stun off --listen 127.0.0.1:0 --public-url https://sync.example.org:99999/", "is not like https://"},
+		{"--max-rooms 1 --stun off --listen 127.0.0.1:0 --cluster nats://127.0.0.1:99999", "is not like nats://host:4222"},
+		{"--max-rooms 1 --acme-cache /tmp/x --domain localhost", "is not a host name like"}, // for which no authority has certificates
+		{"--max-rooms 1 --acme-cache /tmp/x --domain a..example", "is not a host name like"},
 		{"--tls-cert a.pem", "TLS needs both"},
 		{"--tls-cert /nowhere/a.pem --tls-key /nowhere/b.pem", "the certificate cannot be used"},
 		{"--tls-cert a.pem --tls-key b.pem --domain example.org", "choose between"},
@@ -148,6 +159,34 @@ func TestPublicOrigin(t *testing.T) {
 		cfg, err := parsed(t, "--public-url", text).config(slog.New(slog.DiscardHandler), 0)
 		if err != nil || !slices.Equal(cfg.AllowOrigin, []string{want}) {
 			t.Errorf("%s: %q, %v; want %s", text, cfg.AllowOrigin, err, want)
+		}
+	}
+}
+
+// A proxy is matched however its address is written.
+func TestTrustedProxies(t *testing.T) {
+	for text, want := range map[string]string{
+		"10.1.2.3":                "10.1.2.3/32",
+		"10.0.0.0/8":              "10.0.0.0/8",
+		"::ffff:10.1.2.3":         "10.1.2.3/32",
+		"::ffff:10.0.0.0/104":     "10.0.0.0/8",
+		"::ffff:a00:0/104":        "10.0.0.0/8",
+		"::ffff:0.0.0.0/96":       "0.0.0.0/0",
+		"2001:db8::1":             "2001:db8::1/128",
+		"fe80::/64":               "fe80::/64",
+		"::ffff:10.0.0.0/95":      "takes in all of IPv4",
+		"fe80::1%eth0":            "neither an address nor a network",
+		"10.0.0.0/33":             "neither an address nor a network",
+		"10.0.0.0-10.255.255.255": "neither an address nor a network",
+		"proxy.example.org":       "neither an address nor a network",
+	} {
+		cfg, err := parsed(t, "--trusted-proxies", text).config(slog.New(slog.DiscardHandler), 0)
+		if err != nil {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v; want %s", text, err, want)
+			}
+		} else if len(cfg.TrustedProxies) != 1 || cfg.TrustedProxies[0].String() != want {
+			t.Errorf("%s: %v; want %s", text, cfg.TrustedProxies, want)
 		}
 	}
 }

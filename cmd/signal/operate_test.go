@@ -9,8 +9,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -60,7 +62,7 @@ func launch(t *testing.T, args ...string) *running {
 	return r
 }
 
-func (r *running) get(t *testing.T, url string) (int, string) { return fetch(t, r.http, url) }
+func (r *running) get(t *testing.T, url string) (int, string) { return signaltest.Get(t, r.http, url) }
 
 func (r *running) client(t *testing.T, keys signaling.Keys, token string) (*signalclient.Client, signalclient.Event) {
 	t.Helper()
@@ -77,6 +79,19 @@ func (r *running) client(t *testing.T, keys signaling.Keys, token string) (*sign
 		return nil, nil
 	}
 }
+
+// sample is the value of a metric as it is written; "": there is none.
+func sample(metrics, name string) string {
+	for line := range strings.Lines(metrics) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// seconds is a time as a metric has it.
+func seconds(at time.Time) string { return strconv.FormatFloat(float64(at.Unix()), 'g', -1, 64) }
 
 // Metrics and profiles are on the private address, and nowhere else.
 func TestPrivate(t *testing.T) {
@@ -114,7 +129,9 @@ var (
 
 // Each metric that the dashboard and the documentation name exists, and both name each of ours.
 func TestMetricsAreDocumented(t *testing.T) {
-	r := launch(t)
+	cert, key := filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")
+	signaltest.NewAuthority(t).Write(1, cert, key)
+	r := launch(t, "--tls-cert", cert, "--tls-key", key) // of which there is one, too
 	_, body := r.get(t, r.private+"/metrics")
 	var have []string
 	for _, m := range helpPattern.FindAllStringSubmatch(body, -1) {

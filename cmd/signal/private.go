@@ -17,11 +17,14 @@ import (
 )
 
 // startPrivate serves metrics and profiles on an address of the operator's own; without one it serves nothing. stop ends it and waits.
-func (f *serve) startPrivate(server *signalserver.Server, log *slog.Logger) (stop func(), err error) {
+func (f *serve) startPrivate(server *signalserver.Server, certs *certificates, log *slog.Logger) (stop func(), err error) {
 	if f.Private == "" {
 		return func() {}, nil
 	}
-	handler, err := privateHandler(server)
+	if err := namesPort("private", f.Private); err != nil {
+		return nil, err
+	}
+	handler, err := privateHandler(server, certs)
 	if err != nil {
 		return nil, err
 	}
@@ -55,10 +58,13 @@ func (f *serve) startPrivate(server *signalserver.Server, log *slog.Logger) (sto
 	}, nil
 }
 
-func privateHandler(server *signalserver.Server) (http.Handler, error) {
+func privateHandler(server *signalserver.Server, certs *certificates) (http.Handler, error) {
 	registry := prometheus.NewRegistry()
 	all := append(server.Collectors(), collectors.NewGoCollector(), collectors.NewBuildInfoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if certs != nil {
+		all = append(all, certs)
+	}
 	for _, c := range all {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("the metrics do not fit together: %w", err)
@@ -75,4 +81,17 @@ func privateHandler(server *signalserver.Server) (http.Handler, error) {
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return mux, nil
+}
+
+var expiryDesc = prometheus.NewDesc("crmesh_signal_certificate_expiry_timestamp_seconds",
+	"When the certificate for this name expires, in seconds since 1970.", []string{"name"}, nil)
+
+// Describe implements prometheus.Collector.
+func (*certificates) Describe(ch chan<- *prometheus.Desc) { ch <- expiryDesc }
+
+// Collect implements prometheus.Collector.
+func (c *certificates) Collect(ch chan<- prometheus.Metric) {
+	for _, leaf := range c.leaves() {
+		ch <- prometheus.MustNewConstMetric(expiryDesc, prometheus.GaugeValue, float64(leaf.NotAfter.Unix()), leaf.name)
+	}
 }

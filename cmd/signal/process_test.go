@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -86,6 +85,19 @@ func startProcess(t testing.TB, change func(*exec.Cmd), args ...string) *process
 	return p
 }
 
+// private is where its metrics are, if it was told to have any.
+func (p *process) private() (url string) {
+	p.t.Helper()
+	poll(p.t, "the private address", func() bool {
+		private := privatePattern.FindStringSubmatch(p.log.String())
+		if private != nil {
+			url = "http://" + private[1]
+		}
+		return private != nil
+	})
+	return url
+}
+
 func (p *process) signal(s os.Signal) {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(s); err != nil {
@@ -148,18 +160,4 @@ func overUnix(t *testing.T, path string) *http.Client {
 	}}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
-}
-
-func fetch(t testing.TB, c *http.Client, url string) (int, string) {
-	t.Helper()
-	response, err := c.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return response.StatusCode, string(body)
 }

@@ -140,14 +140,10 @@ func (f *serve) config(log *slog.Logger, stunPort int) (signalserver.Config, err
 		cfg.AllowOrigin = append(slices.Clone(f.AllowOrigin), public.Scheme+"://"+public.Host)
 	}
 	for _, text := range f.TrustedProxies {
-		prefix, err := netip.ParsePrefix(text)
+		prefix, err := trustedProxy(text)
 		if err != nil {
-			addr, err := netip.ParseAddr(text)
-			if err != nil {
-				bad("trusted-proxies", "the trusted proxy %q is neither an address nor a network like 10.0.0.0/8", text)
-				continue
-			}
-			prefix = netip.PrefixFrom(addr, addr.BitLen())
+			bad("trusted-proxies", "%w", err)
+			continue
 		}
 		cfg.TrustedProxies = append(cfg.TrustedProxies, prefix)
 	}
@@ -167,4 +163,24 @@ func (f *serve) config(log *slog.Logger, stunPort int) (signalserver.Config, err
 		return cfg, f.explain(err)
 	}
 	return cfg, nil
+}
+
+// trustedProxy reads one of --trusted-proxies. IPv4 written as IPv6 (::ffff:10.0.0.0/104) is IPv4, as which the server has each address.
+func trustedProxy(text string) (netip.Prefix, error) {
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil {
+		addr, err := netip.ParseAddr(text)
+		if err != nil || addr.Zone() != "" {
+			return prefix, fmt.Errorf("the trusted proxy %q is neither an address nor a network like 10.0.0.0/8", text)
+		}
+		prefix = netip.PrefixFrom(addr, addr.BitLen())
+	}
+	const mapped = 96 // bits before the address of IPv4
+	if addr := prefix.Addr(); addr.Is4In6() {
+		if prefix.Bits() < mapped {
+			return prefix, fmt.Errorf("the trusted proxy %q takes in all of IPv4 and more; write 0.0.0.0/0 if you mean that", text)
+		}
+		prefix = netip.PrefixFrom(addr.Unmap(), prefix.Bits()-mapped)
+	}
+	return prefix, nil
 }

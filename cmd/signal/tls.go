@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +19,8 @@ import (
 
 	"golang.org/x/crypto/acme"
 	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/crmesh/crmesh/pkg/signaling/signalserver"
 )
 
 // tlsFlags say which certificate the server shows. Without any it speaks
@@ -33,7 +38,14 @@ type tlsFlags struct {
 // certificates are where the server's certificates come from.
 type certificates struct {
 	config *tls.Config
-	reload func() // reads files again at once, on SIGHUP; it does not fail, but logs
+	reload func()             // reads files again at once, on SIGHUP; it does not fail, but logs
+	leaves func() []namedCert // as far as there are any yet
+}
+
+// namedCert is a certificate and the name that it is for; of several names the first.
+type namedCert struct {
+	name string
+	*x509.Certificate
 }
 
 // certificates returns nil when there is to be no TLS.
@@ -51,7 +63,7 @@ func (f *tlsFlags) certificates(log *slog.Logger) (*certificates, error) {
 		}
 		config := tlsConfig()
 		config.GetCertificate = c.get
-		return &certificates{config: config, reload: c.reload}, nil
+		return &certificates{config: config, reload: c.reload, leaves: c.leaves}, nil
 	case len(f.Domain) == 0:
 		if f.ACMECache != "" || f.ACMEEmail != "" || f.ACMEDirectory != acme.LetsEncryptURL {
 			return nil, errors.New("--acme-cache, --acme-email and --acme-directory go with --domain")
@@ -65,6 +77,13 @@ func (f *tlsFlags) certificates(log *slog.Logger) (*certificates, error) {
 	}
 	if err := os.MkdirAll(f.ACMECache, 0o700); err != nil {
 		return nil, fmt.Errorf("the directory of --acme-cache cannot be used: %w", err)
+	}
+	probe, err := os.CreateTemp(f.ACMECache, ".probe-*") // or the authority would be asked in vain at each handshake
+	if err != nil {
+		return nil, fmt.Errorf("the directory of --acme-cache cannot be written to: %w", err)
+	}
+	if err := errors.Join(probe.Close(), os.Remove(probe.Name())); err != nil {
+		return nil, fmt.Errorf("the directory of --acme-cache cannot be written to: %w", err)
 	}
 	manager := &autocert.Manager{
 		Prompt:     autocert.AcceptTOS,
@@ -81,21 +100,61 @@ func (f *tlsFlags) certificates(log *slog.Logger) (*certificates, error) {
 	config.NextProtos = append(config.NextProtos, acme.ALPNProto) // by which the authority asks
 	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		cert, err := manager.GetCertificate(hello)
-		if err != nil && slices.Contains(f.Domain, hello.ServerName) { // not for names that scanners try
+		ours := func(name string) bool { return strings.EqualFold(name, hello.ServerName) }
+		if err != nil && slices.ContainsFunc(f.Domain, ours) { // not for names that scanners try
 			log.Warn("no certificate", "name", hello.ServerName, "error", err)
 		}
 		return cert, err
 	}
-	return &certificates{config: config, reload: func() {}}, nil
+	return &certificates{config: config, reload: func() {}, leaves: func() []namedCert {
+		leaves, err := f.cached(context.Background())
+		if err != nil {
+			log.Warn("the directory of --acme-cache cannot be read", "error", err)
+		}
+		return leaves
+	}}, nil
 }
 
-// hostLetters are what names of hosts are made of.
-const hostLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+// cached are the certificates in the cache, where each is before it is shown. The error is about one that cannot be read; that one is
+// not there yet is none.
+func (f *tlsFlags) cached(ctx context.Context) (leaves []namedCert, err error) {
+	seen := map[string]bool{}
+	for _, name := range f.Domain {
+		if name = strings.ToLower(name); seen[name] {
+			continue
+		}
+		seen[name] = true
+		data, e := autocert.DirCache(f.ACMECache).Get(ctx, name)
+		if e != nil {
+			if !errors.Is(e, autocert.ErrCacheMiss) {
+				err = e
+			}
+			continue
+		}
+		for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+			if block.Type != "CERTIFICATE" {
+				continue // the key stands before it
+			}
+			if leaf, e := x509.ParseCertificate(block.Bytes); e == nil {
+				leaves = append(leaves, namedCert{name, leaf})
+			}
+			break // the authority's own stand behind it
+		}
+	}
+	return leaves, err
+}
+
+// endsSoon tells whether a certificate that is renewed in time, as with a third of its life left, would have been by now.
+func endsSoon(leaf namedCert, now time.Time) bool {
+	const days = 14 * 24 * time.Hour
+	return leaf.NotAfter.Sub(now) < min(days, leaf.NotAfter.Sub(leaf.NotBefore)/4)
+}
 
 // checkACME returns what is wrong with names for which no certificate would ever come.
 func (f *tlsFlags) checkACME() error {
 	for _, name := range f.Domain {
-		if _, err := netip.ParseAddr(name); err == nil || name == "" || strings.Trim(name, ".") != name || strings.Trim(name, hostLetters) != "" {
+		if _, err := netip.ParseAddr(name); err == nil || !signalserver.IsHost(name) || !strings.Contains(name, ".") ||
+			strings.Contains("."+name+".", "..") {
 			return fmt.Errorf("--domain %q is not a host name like sync.example.org: no address, no * and no port; other letters in the xn-- form", name)
 		}
 	}
@@ -155,6 +214,19 @@ func (c *certFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		}
 	}
 	return c.current, nil
+}
+
+// leaves is the certificate that a handshake would get now.
+func (c *certFiles) leaves() []namedCert {
+	pair, err := c.get(nil)
+	if err != nil {
+		return nil
+	}
+	name := pair.Leaf.Subject.CommonName
+	if len(pair.Leaf.DNSNames) > 0 {
+		name = pair.Leaf.DNSNames[0]
+	}
+	return []namedCert{{strings.ToValidUTF8(name, "?"), pair.Leaf}}
 }
 
 // reload reads the files again, changed or not.

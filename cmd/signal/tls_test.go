@@ -3,16 +3,10 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
+	"errors"
 	"io"
-	"math/big"
-	"net"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,83 +16,16 @@ import (
 	"time"
 
 	"github.com/crmesh/crmesh/pkg/signaling/signalclient"
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
-
-// authority signs certificates in tests.
-type authority struct {
-	t     testing.TB
-	cert  *x509.Certificate
-	key   *ecdsa.PrivateKey
-	until time.Time // the end of what it signs
-}
-
-func newAuthority(t testing.TB) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IsCA: true,
-		BasicConstraintsValid: true, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authority{t: t, cert: cert, key: key, until: time.Now().Add(80 * 24 * time.Hour)}
-}
-
-func (a *authority) pool() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
-	return pool
-}
-
-// sign returns a certificate, DER, for a public key.
-func (a *authority) sign(serial int64, public any, names ...string) []byte {
-	a.t.Helper()
-	template := &x509.Certificate{SerialNumber: big.NewInt(serial), DNSNames: names, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: a.until}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, public, a.key)
-	if err != nil {
-		a.t.Error(err)
-	}
-	return der
-}
-
-// write puts a new certificate and its key into two files.
-func (a *authority) write(serial int64, certFile, keyFile string) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	for _, f := range []struct{ path, typ, bytes string }{
-		{keyFile, "PRIVATE KEY", string(der)}, {certFile, "CERTIFICATE", string(a.sign(serial, &key.PublicKey, "localhost"))},
-	} {
-		if f.path == "" {
-			continue
-		}
-		if err := os.WriteFile(f.path, pem.EncodeToMemory(&pem.Block{Type: f.typ, Bytes: []byte(f.bytes)}), 0o600); err != nil {
-			a.t.Fatal(err)
-		}
-	}
-}
 
 // served returns the serial number of the certificate at address, and the
 // protocol that was agreed on.
-func (a *authority) served(address, name string, protocols ...string) (int64, string) {
-	a.t.Helper()
-	c, err := tls.Dial("tcp", address, &tls.Config{RootCAs: a.pool(), ServerName: name, NextProtos: protocols})
+func served(t *testing.T, a *signaltest.Authority, address, name string, protocols ...string) (int64, string) {
+	t.Helper()
+	c, err := tls.Dial("tcp", address, &tls.Config{RootCAs: a.Pool(), ServerName: name, NextProtos: protocols})
 	if err != nil {
-		a.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
 	state := c.ConnectionState()
@@ -108,35 +35,35 @@ func (a *authority) served(address, name string, protocols ...string) (int64, st
 // A new certificate is shown as soon as it is in its place, a bad one never,
 // and connections stay.
 func TestTLSFiles(t *testing.T) {
-	a := newAuthority(t)
+	a := signaltest.NewAuthority(t)
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	a.write(1, cert, key)
+	a.Write(1, cert, key)
 	p := startProcess(t, nil, "--listen", "127.0.0.1:0", "--stun", "off", "--tls-cert", cert, "--tls-key", key)
 	address, ok := strings.CutPrefix(strings.TrimSuffix(p.url, "/"), "https://")
 	if !ok {
 		t.Fatalf("it serves %s", p.url)
 	}
-	if serial, protocol := a.served(address, "localhost", "h2", "http/1.1"); serial != 1 || protocol != "http/1.1" {
+	if serial, protocol := served(t, a, address, "localhost", "h2", "http/1.1"); serial != 1 || protocol != "http/1.1" {
 		t.Fatalf("certificate %d, protocol %s", serial, protocol)
 	}
-	held, err := tls.Dial("tcp", address, &tls.Config{RootCAs: a.pool()})
+	held, err := tls.Dial("tcp", address, &tls.Config{RootCAs: a.Pool()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = held.Close() }()
 
-	a.write(2, cert, key)
-	poll(t, "the second certificate", func() bool { serial, _ := a.served(address, "localhost"); return serial == 2 })
-	a.write(3, cert, "") // the key of another one
+	a.Write(2, cert, key)
+	poll(t, "the second certificate", func() bool { serial, _ := served(t, a, address, "localhost"); return serial == 2 })
+	a.Write(3, cert, "") // the key of another one
 	p.signal(syscall.SIGHUP)
 	poll(t, "a complaint", func() bool { return strings.Contains(p.log.String(), "the certificate stays the old one") })
-	if serial, _ := a.served(address, "localhost"); serial != 2 {
+	if serial, _ := served(t, a, address, "localhost"); serial != 2 {
 		t.Fatalf("certificate %d after a bad one", serial)
 	}
-	a.write(4, cert, key)
+	a.Write(4, cert, key)
 	p.signal(syscall.SIGHUP)
-	poll(t, "the fourth certificate", func() bool { serial, _ := a.served(address, "localhost"); return serial == 4 })
+	poll(t, "the fourth certificate", func() bool { serial, _ := served(t, a, address, "localhost"); return serial == 4 })
 
 	// The connection from before all that is still good.
 	request, err := http.NewRequest(http.MethodGet, p.url+"readyz", nil)
@@ -150,16 +77,36 @@ func TestTLSFiles(t *testing.T) {
 	if err != nil || string(answer) != "HTTP/1.1 200" {
 		t.Errorf("the old connection answers %q, %v", answer, err)
 	}
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.pool()}, ForceAttemptHTTP2: true}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.Pool()}, ForceAttemptHTTP2: true}
 	defer transport.CloseIdleConnections()
 	joined(t, signalclient.Config{URLs: []string{p.url}, HTTPClient: &http.Client{Transport: transport}})
 	_ = held.Close()
 	p.stop()
 }
 
+// The metric tells when the certificate that a handshake would get now expires; in TestACME it is the one in the cache.
+func TestCertificateExpiry(t *testing.T) {
+	a := signaltest.NewAuthority(t)
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	a.Write(1, cert, key)
+	r := launch(t, "--tls-cert", cert, "--tls-key", key)
+	expiry := func() string {
+		_, body := r.get(t, r.private+"/metrics")
+		return sample(body, `crmesh_signal_certificate_expiry_timestamp_seconds{name="localhost"}`)
+	}
+	if got, want := expiry(), seconds(a.Until); got != want {
+		t.Errorf("it expires at %s, want %s", got, want)
+	}
+	a.Until = time.Now().Add(20 * 24 * time.Hour)
+	a.Write(2, cert, key)
+	want := seconds(a.Until) // without a handshake in between
+	poll(t, "the expiry of the new certificate", func() bool { return expiry() == want })
+}
+
 // signal check looks at the certificate as browsers would, and at who can read its key.
 func TestCheckCertificate(t *testing.T) {
-	a := newAuthority(t)
+	a := signaltest.NewAuthority(t)
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	judge := func() string {
@@ -167,7 +114,7 @@ func TestCheckCertificate(t *testing.T) {
 		found := c.judge(machine{})
 		return strings.Join(append(found.errors, found.warnings...), "; ")
 	}
-	a.write(1, cert, key)
+	a.Write(1, cert, key)
 	if said := judge(); said != "" {
 		t.Errorf("a good one: %s", said)
 	}
@@ -180,9 +127,77 @@ func TestCheckCertificate(t *testing.T) {
 	if err := os.Chmod(key, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	a.until = time.Now().Add(-time.Minute)
-	a.write(2, cert, key)
-	if said := judge(); !strings.Contains(said, "has expired") {
-		t.Errorf("one that has expired: %q", said)
+	day := 24 * time.Hour
+	for _, c := range []struct {
+		from, until time.Duration // from now
+		want        string        // "": nothing
+	}{
+		{-80 * day, 15 * day, ""},
+		{-80 * day, 13 * day, "expires on"},
+		{-2 * day, 1 * day, ""}, // an authority that gives out short ones, renewed with a third left
+		{-9 * day, 2 * day, "expires on"},
+		{-80 * day, -time.Minute, "has expired"},
+		{time.Hour, 80 * day, "browsers refuse it until then"},
+	} {
+		a.From, a.Until = time.Now().Add(c.from), time.Now().Add(c.until)
+		a.Write(2, cert, key)
+		if said := judge(); !strings.Contains(said, c.want) || c.want == "" && said != "" {
+			t.Errorf("from %v until %v: %q, want %q", c.from, c.until, said, c.want)
+		}
+	}
+}
+
+// A certificate by ACME that was not renewed is seen before browsers refuse it; a cache that cannot be used, before it is needed.
+func TestCheckCache(t *testing.T) {
+	a := signaltest.NewAuthority(t)
+	cache := t.TempDir()
+	judge := func() string {
+		c := &check{*parsed(t, "--listen", ":443", "--domain", "A.example,b.example,a.example", "--acme-cache", cache)}
+		found := c.judge(machine{})
+		return strings.Join(append(found.errors, found.warnings...), "; ")
+	}
+	if said := judge(); said != "" {
+		t.Errorf("an empty cache: %s", said)
+	}
+	put := func(name string) { // as autocert does
+		t.Helper()
+		files := [2]string{filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")}
+		a.Write(3, files[0], files[1])
+		var both []byte
+		for _, file := range []string{files[1], files[0]} {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			both = append(both, text...)
+		}
+		if err := os.WriteFile(filepath.Join(cache, name), both, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("a.example")
+	if said := judge(); said != "" {
+		t.Errorf("a good one: %s", said)
+	}
+	a.From, a.Until = time.Now().Add(-80*24*time.Hour), time.Now().Add(10*24*time.Hour)
+	put("b.example")
+	if said := judge(); strings.Count(said, "should have been renewed") != 1 || !strings.Contains(said, "the certificate of b.example expires on") {
+		t.Errorf("one that ends soon: %q", said)
+	}
+	if err := errors.Join(os.Remove(filepath.Join(cache, "b.example")), os.Mkdir(filepath.Join(cache, "b.example"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if said := judge(); !strings.Contains(said, "cannot be read, so that nothing is known") {
+		t.Errorf("a cache that cannot be read: %q", said)
+	}
+}
+
+// Without a place for certificates the server does not start: the authority would be asked in vain again and again.
+func TestCacheMustBeWritable(t *testing.T) {
+	for _, dir := range []string{"/proc/self", filepath.Join(os.Args[0], "cache")} { // root may write everywhere else
+		f := tlsFlags{Domain: []string{"a.example"}, ACMECache: dir, ACMEDirectory: "https://ca.example/"}
+		if _, err := f.certificates(slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "the directory of --acme-cache cannot be") {
+			t.Errorf("%s: %v", dir, err)
+		}
 	}
 }

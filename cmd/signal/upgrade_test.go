@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/pion/stun/v4"
+
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
 
 // TestUpgrade: a second process takes the place of the first under 100
@@ -37,7 +39,7 @@ func TestUpgrade(t *testing.T) {
 	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return proxy, nil }}
 	defer transport.CloseIdleConnections()
 	ready := &http.Client{Transport: transport}
-	if status, _ := fetch(t, ready, first.url+"readyz"); status != http.StatusOK {
+	if status, _ := signaltest.Get(t, ready, first.url+"readyz"); status != http.StatusOK {
 		t.Fatalf("/readyz: %d", status)
 	}
 
@@ -45,7 +47,7 @@ func TestUpgrade(t *testing.T) {
 	start := time.Now()
 	first.signal(syscall.SIGTERM)
 	poll(t, "draining", func() bool { return strings.Contains(first.log.String(), "draining") })
-	if status, _ := fetch(t, ready, first.url+"readyz"); status != http.StatusServiceUnavailable {
+	if status, _ := signaltest.Get(t, ready, first.url+"readyz"); status != http.StatusServiceUnavailable {
 		t.Errorf("/readyz of the server that drains: %d", status)
 	}
 	askSTUN(t, address) // the second server's, for the first has closed its socket

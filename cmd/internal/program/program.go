@@ -3,12 +3,14 @@
 package program
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/alecthomas/kong"
 )
@@ -80,9 +82,24 @@ func parse(cli any, name, description string, vars kong.Vars, args []string, out
 		return nil, nil
 	}
 	if err != nil {
-		return nil, errors.New(err.Error() + "; see " + name + " --help")
+		return nil, errors.New(err.Error() + "; see " + described(parser, err, args) + " --help")
 	}
 	return parsed, nil
+}
+
+// described is the command whose help has what err, of args, is about: the program's own help names commands, and no flag of theirs.
+func described(parser *kong.Kong, err error, args []string) string {
+	root := parser.Model.Node
+	node := root
+	if wrong := (*kong.ParseError)(nil); errors.As(err, &wrong) && wrong.Context != nil {
+		node = cmp.Or(wrong.Context.Selected(), root)
+	}
+	if flags := len(args) == 0 || strings.HasPrefix(args[0], "-"); node == root && flags && root.DefaultCmd != nil {
+		node = root.DefaultCmd
+	} else if node == root.DefaultCmd && !flags && args[0] != node.Name {
+		node = root // the word stands where a command does, and is none
+	}
+	return node.FullPath()
 }
 
 // PageURL is the address of a listener, for a browser; host stands for one that is on all interfaces.

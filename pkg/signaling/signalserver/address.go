@@ -62,6 +62,7 @@ func prefixOf(addr netip.Addr) netip.Prefix {
 }
 
 func isTrusted(addr netip.Addr, trusted []netip.Prefix) bool {
+	addr = addr.WithZone("") // a proxy on the same link has one, by which no prefix would match
 	for _, p := range trusted {
 		if p.Contains(addr) {
 			return true

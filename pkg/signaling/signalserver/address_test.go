@@ -7,7 +7,7 @@ import (
 )
 
 func TestClientAddress(t *testing.T) {
-	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fe80::/64")}
 	for _, c := range []struct{ remote, forwarded, want string }{
 		{"192.0.2.1:5", "", "192.0.2.1/32"},
 		{"192.0.2.1:5", "198.51.100.7", "192.0.2.1/32"}, // a client that lies
@@ -21,6 +21,9 @@ func TestClientAddress(t *testing.T) {
 		{"10.0.0.1:5", "198.51.100.7:nonsense", "10.0.0.1/32"},
 		{"[2001:db8:1:2:3::4]:5", "", "2001:db8:1:2::/64"},
 		{"[::ffff:192.0.2.1]:5", "", "192.0.2.1/32"},
+		{"[::ffff:10.0.0.1]:5", "198.51.100.7", "198.51.100.7/32"},
+		{"10.0.0.1:5", "198.51.100.7, ::ffff:10.2.2.2", "198.51.100.7/32"},
+		{"[fe80::1%eth0]:5", "198.51.100.7", "198.51.100.7/32"},
 		{"@", "203.0.113.9, 198.51.100.7", "198.51.100.7/32"}, // a Unix socket
 		{"", "198.51.100.7, 10.2.2.2", "198.51.100.7/32"},
 		{"@", "nonsense", "invalid Prefix"},

@@ -12,13 +12,16 @@ type bucket struct {
 	last   time.Duration // since epoch; 0: never
 }
 
+// longestWait is the longest time that anybody is told to wait.
+const longestWait = 24 * time.Hour
+
 // take removes n tokens, at most as many as the bucket holds when it is full.
 // When there are fewer it returns false and the time until there are enough.
 func (b *bucket) take(now time.Time, rate float64, burst, n int) (time.Duration, bool) {
 	b.fill(now, rate, burst)
 	need := float64(min(n, burst))
 	if b.tokens < need {
-		return time.Duration((need - b.tokens) / rate * float64(time.Second)), false
+		return time.Duration(min((need-b.tokens)/rate, longestWait.Seconds()) * float64(time.Second)), false
 	}
 	b.tokens -= need
 	return 0, true

@@ -88,7 +88,7 @@ type Config struct {
 	// allows any.
 	AllowOrigin []string
 	// TrustedProxies may name the client's address in X-Forwarded-For, and so
-	// may whoever connects by a Unix socket.
+	// may whoever connects by a Unix socket. IPv4 is not mapped into IPv6 here.
 	TrustedProxies []netip.Prefix
 
 	// PublicHost is the host name in the STUN address that joined hands out;
@@ -194,8 +194,11 @@ func (c *Config) Check() error {
 	for _, u := range c.TURNURLs {
 		bad(!isTURN(u), "TURNURLs", "the TURN address %q is not like turn:turn.example.org:3478, turns: for TLS, with ?transport=udp or tcp behind it or not", u)
 	}
-	bad(c.PublicHost != "" && !isHost(strings.Trim(c.PublicHost, "[]")), "PublicHost",
+	bad(c.PublicHost != "" && !IsHost(strings.Trim(c.PublicHost, "[]")), "PublicHost",
 		"the public host %q is no host name or IP address; it has no scheme, no port and no path", c.PublicHost)
+	for _, p := range c.TrustedProxies {
+		bad(!p.IsValid() || p.Addr().Is4In6(), "TrustedProxies", "the trusted proxy %v is no network, or IPv4 written as IPv6, which no address would match", p)
+	}
 	for _, o := range c.AllowOrigin {
 		bad(!isOrigin(o), "AllowOrigin", "the allowed origin %q must be a host, scheme://host or *, with nothing behind the host but its port", o)
 	}
@@ -226,11 +229,11 @@ func isTURN(text string) bool {
 		}
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
-	return err == nil && number > 0 && isHost(host) && (!strings.Contains(host, ":") || strings.HasPrefix(rest, "["))
+	return err == nil && number > 0 && IsHost(host) && (!strings.Contains(host, ":") || strings.HasPrefix(rest, "["))
 }
 
-// isHost tells whether text is an IP address, without brackets, or may be a host name.
-func isHost(text string) bool {
+// IsHost tells whether text is an IP address, without brackets, or may be a host name.
+func IsHost(text string) bool {
 	if addr, err := netip.ParseAddr(text); err == nil {
 		return addr.Zone() == ""
 	}

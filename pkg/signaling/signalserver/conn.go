@@ -231,7 +231,7 @@ func (s *Server) over(c *conn) {
 	c.finish()
 	c.own.Wait()
 	s.metrics.ended(c.verdict)
-	s.logOf(c).Debug("connection ended", "why", c.why())
+	s.debug(c, "connection ended", "why", c.why())
 	s.parking.remove(c)
 	s.remove(c)
 	s.release(c.addr)
@@ -334,6 +334,13 @@ func (s *Server) logOf(c *conn) *slog.Logger {
 		log = log.With("room", c.room.String())
 	}
 	return log
+}
+
+// debug logs about a connection on the level where most is, which costs nothing while that is off. Only c's reader may call it.
+func (s *Server) debug(c *conn, msg string, args ...any) {
+	if s.log.Enabled(context.Background(), slog.LevelDebug) {
+		s.logOf(c).Debug(msg, args...)
+	}
 }
 
 // why says how the connection ended, once it has.

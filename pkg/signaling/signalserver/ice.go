@@ -48,7 +48,7 @@ func stunHost(public, requestHost string) string {
 	if err != nil {
 		return ""
 	}
-	if host := u.Hostname(); isHost(host) {
+	if host := u.Hostname(); IsHost(host) {
 		return host
 	}
 	return ""

@@ -254,14 +254,18 @@ func TestOrigins(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	for name, change := range map[string]func(*signalserver.Config){
-		"rooms":          func(c *signalserver.Config) { c.MaxRooms = 0 },
-		"members":        func(c *signalserver.Config) { c.MaxMembers = 1025 },
-		"rate":           func(c *signalserver.Config) { c.MessageRate = -1 },
-		"queue":          func(c *signalserver.Config) { c.SendQueueBytes = 1 },
-		"all queues":     func(c *signalserver.Config) { c.MaxQueuedBytes = c.SendQueueBytes - 1 },
-		"grace":          func(c *signalserver.Config) { c.Grace = 0 },
-		"STUN port":      func(c *signalserver.Config) { c.STUNPort = 65536 },
-		"TURN secret":    func(c *signalserver.Config) { c.TURNURLs = []string{"turn:h"} },
+		"rooms":       func(c *signalserver.Config) { c.MaxRooms = 0 },
+		"members":     func(c *signalserver.Config) { c.MaxMembers = 1025 },
+		"rate":        func(c *signalserver.Config) { c.MessageRate = -1 },
+		"queue":       func(c *signalserver.Config) { c.SendQueueBytes = 1 },
+		"all queues":  func(c *signalserver.Config) { c.MaxQueuedBytes = c.SendQueueBytes - 1 },
+		"grace":       func(c *signalserver.Config) { c.Grace = 0 },
+		"STUN port":   func(c *signalserver.Config) { c.STUNPort = 65536 },
+		"TURN secret": func(c *signalserver.Config) { c.TURNURLs = []string{"turn:h"} },
+		"mapped proxy": func(c *signalserver.Config) {
+			c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")}
+		},
+		"no proxy":       func(c *signalserver.Config) { c.TrustedProxies = []netip.Prefix{{}} },
 		"TURN addresses": func(c *signalserver.Config) { c.TURNSecret = "x" },
 	} {
 		cfg := signalserver.DefaultConfig()

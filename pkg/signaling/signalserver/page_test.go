@@ -1,13 +1,13 @@
 package signalserver_test
 
 import (
-	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"testing/fstest"
 
 	"github.com/crmesh/crmesh/pkg/signaling/signalserver"
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
 
 // Each client gets the form of a file that it takes, with headers that keep
@@ -66,17 +66,9 @@ func TestPageForms(t *testing.T) {
 		for header := range strings.SplitSeq(c.accept, "|") { // one or more of them
 			request.Header.Add("Accept-Encoding", header)
 		}
-		response, err := client.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(response.Body)
-		_ = response.Body.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
+		response, body := signaltest.Fetch(t, client, request)
 		got := response.Header
-		if response.StatusCode != c.status || string(body) != c.body || got.Get("Content-Encoding") != c.encoding ||
+		if response.StatusCode != c.status || body != c.body || got.Get("Content-Encoding") != c.encoding ||
 			got.Get("Content-Type") != c.typ || got.Get("Cache-Control") != c.cache || got.Get("Vary") != c.varying ||
 			got.Get("X-Content-Type-Options") != "nosniff" || response.ContentLength != int64(len(c.body)) {
 			t.Errorf("%s for %q: %d %q, %v", c.path, c.accept, response.StatusCode, body, got)
@@ -104,19 +96,11 @@ func TestPageTags(t *testing.T) {
 		if tag != "" {
 			request.Header.Set("If-None-Match", tag)
 		}
-		response, err := transport.RoundTrip(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = response.Body.Close() }()
-		body, err := io.ReadAll(response.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
+		response, body := signaltest.Fetch(t, &http.Client{Transport: transport}, request)
 		if response.StatusCode == http.StatusNotModified && (response.Header.Get("Cache-Control") != "no-cache" || response.Header.Get("Vary") != "Accept-Encoding") {
 			t.Errorf("not modified, and says %v", response.Header)
 		}
-		return response.StatusCode, string(body), response.Header.Get("ETag")
+		return response.StatusCode, body, response.Header.Get("ETag")
 	}
 	_, _, plain := ask("GET", "", "")
 	_, _, brotli := ask("GET", "br", "")

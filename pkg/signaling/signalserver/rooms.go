@@ -1,10 +1,8 @@
 package signalserver
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/crmesh/crmesh/pkg/signaling"
@@ -78,9 +76,7 @@ func (s *Server) join(c *conn, m signaling.Join) {
 	} else {
 		s.metrics.joins.Inc()
 	}
-	if s.log.Enabled(context.Background(), slog.LevelDebug) {
-		s.logOf(c).Debug("joined", "members", room.Len(), "resumed", entry.Resumed)
-	}
+	s.debug(c, "joined", "members", room.Len(), "resumed", entry.Resumed)
 }
 
 var replaced = signaling.Error{Code: signaling.CodeReplaced, Message: "A newer connection of this peer took over."}

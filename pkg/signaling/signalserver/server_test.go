@@ -5,7 +5,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha1"
 	"encoding/base64"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/crmesh/crmesh/pkg/signaling"
 	"github.com/crmesh/crmesh/pkg/signaling/signalserver"
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
 
 var room = signaling.RoomID{1, 2, 3}
@@ -240,16 +240,7 @@ func TestShutdownCutsShort(t *testing.T) {
 
 func get(t *testing.T, h *harness, path string) (int, string) {
 	t.Helper()
-	response, err := h.web.Client().Get(h.web.URL + path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return response.StatusCode, string(body)
+	return signaltest.Get(t, h.web.Client(), h.web.URL+path)
 }
 
 func TestPage(t *testing.T) {

@@ -1,4 +1,5 @@
-// Package signaltest is what the tests of the signaling packages, and of all that is built on them, share: a log that is read while somebody writes to it, and patience.
+// Package signaltest is what the tests of the signaling packages, and of all that is built on them, share: a log that is read while
+// somebody writes to it, patience, HTTP requests, and an authority that signs certificates.
 package signaltest
 
 import (

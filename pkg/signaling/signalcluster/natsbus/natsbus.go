@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -60,6 +61,12 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// isPort tells whether text is a port of TCP, or none.
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return text == "" || err == nil && n > 0
+}
+
 // Check returns what is wrong with the configuration, without connecting. No error quotes an address, which may have a
 // password in it.
 func (c *Config) Check() error {
@@ -69,7 +76,7 @@ func (c *Config) Check() error {
 	var errs []error
 	for i, text := range c.URLs {
 		u, err := url.Parse(text)
-		if err != nil || u.Scheme != "nats" && u.Scheme != "tls" || u.Hostname() == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
+		if err != nil || !isPort(u.Port()) || u.Scheme != "nats" && u.Scheme != "tls" || u.Hostname() == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
 			errs = append(errs, fmt.Errorf("address number %d of NATS is not like nats://host:4222 or tls://host:4222", i+1))
 		}
 	}

@@ -180,6 +180,7 @@ func TestConfig(t *testing.T) {
 		{natsbus.Config{}, "needs the address"},
 		{natsbus.Config{URLs: []string{"nats://h", "http://user:secret@h"}}, "number 2"},
 		{natsbus.Config{URLs: []string{"nats://user:secret%zz@h"}}, "number 1"},
+		{natsbus.Config{URLs: []string{"nats://h:99999"}}, "number 1"},
 		{natsbus.Config{URLs: []string{"h:4222"}}, "number 1"},
 		{natsbus.Config{URLs: []string{"nats://h/secret"}}, "number 1"},
 		{natsbus.Config{URLs: good, Credentials: filepath.Join(dir, "none")}, "cannot be read"},
