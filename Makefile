@@ -9,7 +9,8 @@
 #                 original, and KILLS (200) kills of a process that writes
 #   make sim      the simulations: SEEDS (20000) seeds on a model of a database, DISK_SEEDS (1500) on the real one,
 #                 a room of 64 nodes, and PAIRS (1000) pairs that join a real signaling server at one instant
-#   make soak     8 peer processes that write, and are killed at any instant and started again, for MINUTES (20)
+#   make soak     8 peer processes that write, and are killed at any instant and started again, for MINUTES (20); then browsers and
+#                 a peer whose tabs, programs and links end at any moment, for 4 MINUTES rounds
 #   make netns    real programs behind real routers, in network namespaces of the kernel, and how soon rows come through
 #                 after a change of the network (CRMESH_RUNS times each, 3): needs Linux, root, and the tools unshare, ip and
 #                 nft; nothing is left of them, however it ends
@@ -96,8 +97,9 @@ sim: $(MODULES)
 	CRMESH_COPIES=1000 go test $(TAGS) -count=1 -timeout 60m -run 'TestCopies$$' ./pkg/crsql
 	cd web && CRMESH_SEEDS=$(SEEDS) npx --no-install vitest run --testTimeout 3600000 src/syncproto/sim.test.ts
 
-soak: $(PAGE)
+soak: build
 	CRMESH_SOAK=$(MINUTES)m go test $(TAGS) -count=1 -timeout $$(($(MINUTES) + 15))m -v -run '^TestSoak$$' ./cmd/peer
+	cd web && CRMESH_CHAOS=$$((4 * $(MINUTES))) npx --no-install vitest run test/e2e/chaos.test.ts
 
 # The namespaces are those of a process tree that the kernel kills with its first process.
 netns: $(PAGE)

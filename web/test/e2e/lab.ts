@@ -130,7 +130,8 @@ export function cut(page: Page): Promise<void> {
 export function exec(page: Page, sql: string, ...args: Plain[]): Promise<void> {
   return page.evaluate(
     async ([text, values]) => {
-      await window.crmesh?.exec(text, values);
+      if (!window.crmesh) throw new Error("the page has no database open");
+      await window.crmesh.exec(text, values);
     },
     [sql, args] as const,
   );
@@ -140,8 +141,9 @@ export function exec(page: Page, sql: string, ...args: Plain[]): Promise<void> {
 export function query(page: Page, sql: string, ...args: Plain[]): Promise<Plain[][]> {
   return page.evaluate(
     async ([text, values]) => {
-      const result = await window.crmesh?.query(text, values);
-      return (result?.rows ?? []).map((row) => [...row]);
+      if (!window.crmesh) throw new Error("the page has no database open");
+      const { rows } = await window.crmesh.query(text, values);
+      return rows.map((row) => [...row]);
     },
     [sql, args] as const,
   );
