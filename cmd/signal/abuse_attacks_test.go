@@ -47,7 +47,7 @@ var attacks = []attack{
 	{name: "rooms-unlimited", run: rooms, refused: map[string]float64{"server-full": 1},
 		flags: []string{"--join-rate=1e9", "--join-burst=1000000", "--request-rate=1e9", "--request-burst=1000000"}},
 	{name: "envelopes", run: envelopes, refused: map[string]float64{"rate|slow": 16}},
-	{name: "large", run: large, refused: map[string]float64{"rate": 16}},
+	{name: "large", run: large, refused: map[string]float64{"rate": 8, "bad-message": 8}},
 	{name: "frames", run: frames, refused: map[string]float64{"rate|slow": float64(len(frameFloods))}},
 	{name: "requests", run: requests, refused: map[string]float64{"http-rate": 10}},
 	{name: "not-text", run: notText, refused: map[string]float64{"bad-utf8": 3, "bad-message": 6, "binary": 1}},
@@ -274,16 +274,26 @@ func (c *rawConn) CloseWrite() error {
 	return c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 }
 
-// large sends messages that are as much work as can be in one frame.
+// large sends messages that are as much work as can be in one frame: the most that are read, for nobody, and such as would be
+// more work still.
 func large(v *victim) error {
-	text := `{"type":"ping","x":[1` + strings.Repeat(",1", signaling.MaxClientFrame/2-20) + "]}"
-	frame, room := wireFrame(fin|opText, []byte(text)), anyRoom()
+	text, err := signaling.MarshalMessage(signaling.SignalTo{To: signaling.PeerID{0xff}, Sealed: strings.Repeat("A", signaling.MaxSealed)})
+	if err != nil {
+		return err
+	}
+	marks := `{"type":"ping","x":[1` + strings.Repeat(",1", signaling.MaxClientFrame/2-20) + "]}"
+	floods := []struct {
+		frame []byte
+		end   signaling.Code
+	}{{wireFrame(fin|opText, text), signaling.CodeRate}, {wireFrame(fin|opText, []byte(marks)), signaling.CodeBadMessage}}
+	room := anyRoom()
 	return each(16, 16, func(i int) error {
 		c, err := v.member(room, signaling.PeerID{byte(i + 1)}, 0)
 		if err != nil {
 			return err
 		}
-		return c.floodedOut(frame, signaling.CodeRate)
+		f := floods[i%len(floods)]
+		return c.floodedOut(f.frame, f.end)
 	})
 }
 

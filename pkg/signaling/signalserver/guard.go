@@ -24,7 +24,7 @@ const (
 	framesPerMessage = 8
 	// lingerBytes and lingerFrames are how much is still read from a connection
 	// that has to end, so that what is on its way does not destroy the goodbye.
-	lingerBytes  = 2 << 20
+	lingerBytes  = 128 << 10
 	lingerFrames = 128
 )
 
@@ -153,17 +153,23 @@ const messageUnit = 4 << 10
 // made for it takes milliseconds, during which a processor does nothing else.
 const largeMessage = 8 << 10
 
-// maxColons bounds the fields of a large message, known or not, since each has
-// a colon behind its name. Thousands of them would fit into a frame, and take
-// ten times the work and memory of anything else of that size.
-const maxColons = 256
+// maxMarks bounds what divides a large message, fields and elements known or not: thousands of them would fit into a frame, and
+// take many times the work and memory of anything else of that size. Messages that mean something have about ten.
+const maxMarks = 256
 
-var errColons = fmt.Errorf("%w: it has more than %d fields, or colons", signaling.ErrBadMessage, maxColons)
+var errMarks = fmt.Errorf("%w: it has more than %d fields, elements and the like", signaling.ErrBadMessage, maxMarks)
+
+func marks(frame []byte) (n int) {
+	for _, mark := range []byte(":,[{\\") {
+		n += bytes.Count(frame, []byte{mark})
+	}
+	return n
+}
 
 func (s *Server) parse(frame []byte) (signaling.Message, error) {
 	if len(frame) > largeMessage {
-		if bytes.Count(frame, []byte(":")) > maxColons {
-			return nil, errColons
+		if marks(frame) > maxMarks {
+			return nil, errMarks
 		}
 		s.large <- struct{}{}
 		defer func() { <-s.large }()

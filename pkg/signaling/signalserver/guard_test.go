@@ -2,7 +2,9 @@ package signalserver
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
+	"strings"
 	"testing"
 )
 
@@ -45,6 +47,29 @@ func TestFrameScanner(t *testing.T) {
 		}
 		if got != want || f.skip != 0 || f.have != 0 {
 			t.Fatalf("%d frames of %d, and %d bytes are missing", got, want, f.skip)
+		}
+	}
+}
+
+// A large message is not parsed when it would take many times the work of one that means something.
+func TestMarks(t *testing.T) {
+	s := &Server{large: make(chan struct{}, 1)}
+	pad := strings.Repeat("A", largeMessage)
+	for name, c := range map[string]struct {
+		frame string
+		bad   bool
+	}{
+		"one large string":      {`{"type":"ping","x":"` + pad + `"}`, false},
+		"many, but not large":   {`{"type":"ping","x":[1` + strings.Repeat(",1", 300) + `]}`, false},
+		"many elements":         {`{"type":"ping","y":"` + pad + `","x":[1` + strings.Repeat(",1", maxMarks) + `]}`, true},
+		"many fields":           {`{"type":"ping","y":"` + pad + `"` + strings.Repeat(`,"x":1`, maxMarks/2) + `}`, true},
+		"deep":                  {`{"type":"ping","y":"` + pad + `","x":` + strings.Repeat("[", maxMarks) + strings.Repeat("]", maxMarks) + `}`, true},
+		"many escapes":          {`{"type":"ping","y":"` + pad + strings.Repeat(`\n`, maxMarks) + `"}`, true},
+		"the most that is read": {`{"type":"ping","y":"` + pad + strings.Repeat(`\n`, maxMarks-4) + `"}`, false},
+	} {
+		_, err := s.parse([]byte(c.frame))
+		if errors.Is(err, errMarks) != c.bad || !c.bad && err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
