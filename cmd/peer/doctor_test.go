@@ -341,6 +341,7 @@ func TestDoctorCommand(t *testing.T) {
 	launch(t, "signal", "--listen", strings.TrimSuffix(strings.TrimPrefix(l.url, "http://"), "/"), "--stun", net.JoinHostPort("127.0.0.1", strconv.Itoa(stunPort)))
 	a := l.peer("a", l.write, "--schema", l.file("notes.sql", notes))
 	a.exec("INSERT INTO note VALUES (1, 'x', 1)")
+	eventually(t, "the peer has joined", func() bool { return a.status().Server.Joined }) // it may have been there before the server
 	before := a.query("SELECT count(*) FROM crsql_changes")
 	for _, link := range []string{l.write, l.read} {
 		var out bytes.Buffer
