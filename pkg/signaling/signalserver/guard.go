@@ -24,7 +24,7 @@ const (
 	framesPerMessage = 8
 	// lingerBytes and lingerFrames are how much is still read from a connection
 	// that has to end, so that what is on its way does not destroy the goodbye.
-	lingerBytes  = 128 << 10
+	lingerBytes  = 2 << 20
 	lingerFrames = 128
 )
 
