@@ -52,7 +52,7 @@ func (l *loop) lookAfter(id signaling.PeerID) {
 }
 
 // askedBy lets in a listed member that is no neighbour of ours and asks for a link: its list may be another one than ours, or we
-// are to take the place of somebody whom it cannot reach.
+// are to take the place of somebody whom it cannot reach. It may want none any more by now: then it says so over the link.
 func (l *loop) askedBy(e Signal) {
 	meta, ok := l.listed[e.From]
 	if !ok || l.wants(e.From) || e.Description.Kind != signaling.KindOffer && e.Description.Kind != signaling.KindWant {
@@ -65,7 +65,7 @@ func (l *loop) askedBy(e Signal) {
 	switch {
 	case m != nil && m.asked.Load():
 		return
-	case !l.near.mayLink(meta) || l.countAsked() >= l.maxAsked():
+	case !l.admits(meta):
 		l.log.Debug("a member that is no neighbour asks for a link and gets none", "peer", e.From)
 		return
 	case m != nil:
@@ -73,6 +73,11 @@ func (l *loop) askedBy(e Signal) {
 		return
 	}
 	l.startMember(signaling.Member{Peer: e.From, Meta: meta}, false, make(chan signaling.Description, maxSignals))
+}
+
+// admits reports whether there is a place for a link that we do not need, to a member that does.
+func (l *loop) admits(m signaling.Meta) bool {
+	return l.near.mayLink(m) && l.countAsked() < l.maxAsked()
 }
 
 // maxAsked bounds the links that others ask for, beyond those of our graph.
@@ -127,15 +132,29 @@ func (l *loop) lookAtNeighbours(now time.Time) {
 	complete := l.near.complete(at)
 	for _, k := range l.links {
 		id := k.conn.peer
-		if _, listed := l.listed[id]; !listed || l.wants(id) {
-			continue // of those that left the room, links live on
+		meta, listed := l.listed[id]
+		m := l.members[id]
+		switch {
+		case !listed || m == nil: // of those that left the room, links live on
+		case l.wants(id):
+			k.need(true)
+		case !l.near.surplus(now, id, complete):
+		case k.spare, !m.asked.Load() && (!k.live || !l.admits(meta)):
+			l.log.Info("link closed: it is not needed any more", "peer", id, "site", k.conn.site)
+			k.conn.send(&syncproto.Bye{Sentence: "this link is not needed any more"})
+			k.conn.finish(errSurplus)
+			l.forget(k)
+		default: // it is kept for the other side, as if that had asked; for it may believe the same of us
+			m.asked.Store(true)
+			k.need(false)
 		}
-		if m := l.members[id]; m == nil || m.asked.Load() || !l.near.surplus(now, id, complete) {
-			continue
-		}
-		l.log.Info("link closed: it is not needed any more", "peer", id, "site", k.conn.site)
-		k.conn.send(&syncproto.Bye{Sentence: "this link is not needed any more"})
-		k.conn.finish(errSurplus)
-		l.forget(k)
+	}
+}
+
+// need tells the other side whether we need the link, unless it knows.
+func (k *link) need(needed bool) {
+	if k.live && k.idle == needed {
+		k.idle = !needed
+		k.conn.send(&syncproto.Need{Needed: needed})
 	}
 }

@@ -59,6 +59,8 @@ type link struct {
 	id       syncproto.LinkID
 	conn     *conn
 	live     bool      // both sides have said hello
+	idle     bool      // we have said that we do not need it
+	spare    bool      // the other side has
 	behind   time.Time // since when the other side covers less than we do; zero: it does not
 	in, out  uint64    // bytes at the last look
 	rateIn   float64   // bytes a second
@@ -193,11 +195,23 @@ func (l *loop) linkEvent(e linkEvent) {
 		l.log.Warn("a peer sent what is no message", "peer", e.conn.peer, "err", e.refused)
 		l.core.Refuse(k.id, e.refused)
 	default:
-		if r, ok := e.message.(*syncproto.Relay); ok {
-			l.relayed(k, r)
-			return
-		}
-		l.step(k, e.message)
+		l.message(k, e.message)
+	}
+}
+
+// message takes out what is for the mesh; the rest is the core's.
+func (l *loop) message(k *link, m syncproto.Message) {
+	relay, relayed := m.(*syncproto.Relay)
+	need, told := m.(*syncproto.Need)
+	switch {
+	case !relayed && !told:
+		l.step(k, m)
+	case !k.live:
+		l.core.Refuse(k.id, &syncproto.Error{Code: syncproto.CodeMalformed, Sentence: "the first message is not a hello"})
+	case relayed:
+		l.relayed(k, relay)
+	default:
+		k.spare = !need.Needed
 	}
 }
 

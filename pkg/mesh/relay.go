@@ -156,8 +156,6 @@ func (l *loop) liveChanged() {
 func (l *loop) relayed(k *link, m *syncproto.Relay) {
 	r := l.node.relays
 	switch from, to := signaling.PeerID(m.From), signaling.PeerID(m.To); {
-	case !k.live:
-		l.core.Refuse(k.id, &syncproto.Error{Code: syncproto.CodeMalformed, Sentence: "the first message is not a hello"})
 	case from == l.node.peer || !r.first(m):
 		r.repeated.Add(1)
 	case to == l.node.peer:

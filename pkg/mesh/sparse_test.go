@@ -338,7 +338,7 @@ func TestUnlinkable(t *testing.T) {
 	const limit = 3 * time.Minute // for a machine that has much else to do
 	r := newRoom(t)
 	r.timing.ping, r.timing.suspect, r.timing.dead = PingAfter, SuspectAfter, DeadAfter // nobody is silent but for being busy
-	r.timing.repair, r.timing.attempt = 4*time.Second, 10*time.Second
+	r.timing.repair, r.timing.attempt = 4*time.Second, AttemptTimeout
 	for i := range signaling.FullMeshMembers {
 		r.add(fmt.Sprint("n", i), byte(17*i))
 	}
@@ -389,6 +389,52 @@ func TestUnlinkable(t *testing.T) {
 	}
 	r.hub.hook(nil)
 	until(t, "the two are linked and the other links are gone", limit, func() bool { return graphOnly() })
+}
+
+// TestSurplusOfBoth: a link that neither side needs is closed, though each may believe that the other asked for it; one that a side
+// needs is kept by the other, also when that had said before that it needs none.
+func TestSurplusOfBoth(t *testing.T) {
+	r := newRoom(t)
+	a, b := r.add("a", 1), r.add("b", 2)
+	linked(t, a, b)
+	// need makes n want a link to the other or not, as a change of the room's list would.
+	need := func(n, other *testNode, needed bool) {
+		n.inspect(t, func(l *loop) {
+			if needed {
+				l.near.wanted[other.id] = struct{}{}
+				l.lookAfter(other.id)
+				return
+			}
+			delete(l.near.wanted, other.id)
+			l.members[other.id].list(false)
+			l.members[other.id].asked.Store(true) // a request that was sent before comes late
+		})
+	}
+	told := func(n *testNode) (idle, spare bool) {
+		n.inspect(t, func(l *loop) {
+			for _, k := range l.links {
+				idle, spare = k.idle, k.spare
+			}
+		})
+		return idle, spare
+	}
+	need(a, b, false)
+	until(t, "b knows that a does not need the link", 20*time.Second, func() bool { _, spare := told(b); return spare })
+	need(a, b, true)
+	until(t, "b knows that a needs it", 20*time.Second, func() bool { _, spare := told(b); return !spare })
+	need(b, a, false)
+	until(t, "a knows that b does not", 20*time.Second, func() bool { _, spare := told(a); return spare })
+	if idle, _ := told(a); idle || len(a.openConns(t)) != 1 {
+		t.Error("the link that a needs is gone, or a does not need it")
+	}
+	need(a, b, false)
+	until(t, "the link is closed, and nobody looks after it", 20*time.Second, func() bool {
+		members := 0
+		for _, n := range []*testNode{a, b} {
+			n.inspect(t, func(l *loop) { members += len(l.members) + len(l.links) })
+		}
+		return members == 0
+	})
 }
 
 // irreplaceable returns two neighbours that both have somebody new in their graph when the other is not there.

@@ -66,6 +66,8 @@ func Parse(b []byte) (Message, error) {
 		m = p.digestAnswer()
 	case t == TypeResend:
 		m = p.resend()
+	case t == TypeNeed:
+		m = p.need()
 	default:
 		p.fail("a message has the unknown type %d", t)
 	}

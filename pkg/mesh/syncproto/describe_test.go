@@ -71,6 +71,8 @@ func describeMessage(m Message) object {
 			"type": "relay", "hops": int(m.Hops), "from": hex.EncodeToString(m.From[:]), "to": hex.EncodeToString(m.To[:]),
 			"sealed": hex.EncodeToString(m.Sealed),
 		}
+	case *Need:
+		return object{"type": "need", "needed": m.Needed}
 	case *Schema:
 		tables := []object{}
 		for _, t := range m.Tables {

@@ -48,10 +48,11 @@ const (
 	TypeDigestRequest = 9
 	TypeDigestAnswer  = 10
 	TypeResend        = 11
+	TypeNeed          = 12
 )
 
-// Message is one of *Hello, *Changes, *Have, *Error, *Bye, *Schema, *Prune, *Relay, *DigestRequest, *DigestAnswer and
-// *Resend.
+// Message is one of *Hello, *Changes, *Have, *Error, *Bye, *Schema, *Prune, *Relay, *DigestRequest, *DigestAnswer,
+// *Resend and *Need.
 type Message interface {
 	// Type returns the message's type byte.
 	Type() byte

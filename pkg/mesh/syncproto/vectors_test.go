@@ -103,6 +103,8 @@ func testMessages() []namedMessage {
 		{"prune-none", &Prune{}},
 		{"relay", &Relay{Hops: MaxRelayHops, From: [16]byte([]byte(a)), To: [16]byte([]byte(b)), Sealed: bytes.Repeat([]byte{1}, MinRelayed)}},
 		{"relay-last-hop", &Relay{From: [16]byte([]byte(c)), To: [16]byte([]byte(a)), Sealed: bytes.Repeat([]byte{2}, 300)}},
+		{"need", &Need{Needed: true}},
+		{"need-not", &Need{}},
 		{"schema-none", &Schema{}},
 		{"schema-hash-alone", &Schema{Hash: hash, Generation: MaxGeneration}},
 		{"schema", &Schema{Hash: hash, Generation: 3, Tables: []TableSchema{
@@ -282,6 +284,9 @@ func testMalformed() []struct {
 		{"relay-trailing", cat(byName["relay"], 0), CodeMalformed},
 		{"relay-envelope-short", cat(TypeRelay, 0, a, a, uv(MinRelayed-1), make([]byte, MinRelayed-1)), CodeMalformed},
 		{"relay-envelope-long", cat(TypeRelay, 0, a, a, uv(MaxRelayed+1), make([]byte, MaxRelayed+1)), CodeMalformed},
+		{"need-flag", cat(TypeNeed, 2), CodeMalformed},
+		{"need-short", cat(TypeNeed), CodeMalformed},
+		{"need-trailing", cat(TypeNeed, 1, 0), CodeMalformed},
 		{"schema-hash-short", cat(TypeSchema, make([]byte, 31)), CodeMalformed},
 		{"digest-request-prefix-without-table", cat(TypeDigestRequest, 1, 0, 1, 0), CodeMalformed},
 		{"digest-request-prefixes-many", cat(TypeDigestRequest, 1, 1, 't', MaxDigestParts+1, make([]byte, MaxDigestParts+1)), CodeMalformed},

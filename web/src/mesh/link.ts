@@ -4,7 +4,7 @@ import type { SiteID } from "../changeset/change.ts";
 import type { PeerID } from "../signaling/id.ts";
 import type { Keys } from "../signaling/link.ts";
 import { signRole, verifyRole } from "../signaling/proof.ts";
-import { parse } from "../syncproto/codec.ts";
+import { marshal, parse } from "../syncproto/codec.ts";
 import {
   asProtocolError,
   CodeBadProof,
@@ -12,7 +12,7 @@ import {
   malformed,
   type ProtocolError,
 } from "../syncproto/errors.ts";
-import { MaxSentence, TypeHello, TypeRelay } from "../syncproto/message.ts";
+import { MaxSentence, TypeHello, TypeNeed, TypeRelay } from "../syncproto/message.ts";
 import type { LinkID } from "../syncproto/ops.ts";
 import type { Conn } from "./conn.ts";
 import { RelayLimit, type Relays } from "./relay.ts";
@@ -53,6 +53,9 @@ export class Link {
   writer = false;
   /** It is closed on purpose, by one side or the other. */
   farewell = false;
+  /** The other side has said that it does not need it. */
+  spare = false;
+  #idle = false; // we have
 
   /** Makes the link known to the core. */
   constructor(options: LinkOptions) {
@@ -91,6 +94,13 @@ export class Link {
     if (this.live) queueMicrotask(() => this.#o.live());
   }
 
+  /** Tells the other side whether this one needs the link, unless it knows. */
+  need(needed: boolean): void {
+    if (!this.live || this.#idle !== needed) return;
+    this.#idle = !needed;
+    this.conn.channel.send(marshal({ type: TypeNeed, needed }));
+  }
+
   /** Takes a message of the other side. */
   message(bytes: Uint8Array<ArrayBuffer>): void {
     const type = bytes[0];
@@ -118,15 +128,17 @@ export class Link {
 
   #take(bytes: Uint8Array<ArrayBuffer>): void {
     if (this.#closed) return;
-    if (bytes[0] === TypeRelay) this.#relay(bytes);
+    if (bytes[0] === TypeRelay || bytes[0] === TypeNeed) this.#ours(bytes);
     else this.#o.core.message(this.id, bytes);
   }
 
-  #relay(bytes: Uint8Array<ArrayBuffer>): void {
+  // Takes a message that is for the mesh.
+  #ours(bytes: Uint8Array<ArrayBuffer>): void {
     try {
       if (!this.#welcomed) throw malformed("the first message is not a hello");
       const m = parse(bytes);
       if (m.type === TypeRelay) this.#o.relays.take(this.id, m, this.#limit, performance.now());
+      else if (m.type === TypeNeed) this.spare = !m.needed;
     } catch (error) {
       const { code, sentence } = asProtocolError(error, MaxSentence);
       this.#o.core.refuse(this.id, code, sentence);

@@ -7,6 +7,12 @@ import { newPeerID, type PeerID } from "../signaling/id.ts";
 import { type Keys, newRoom, parseLink, readLink } from "../signaling/link.ts";
 import type { Member } from "../signaling/messages.ts";
 import { openDescription, sealDescription } from "../signaling/seal.ts";
+import { marshal, parse } from "../syncproto/codec.ts";
+import { FrameLast } from "../syncproto/frame.ts";
+import { MaxMessage, type Message, TypeBye, TypeHello, TypeNeed } from "../syncproto/message.ts";
+import { emptyVector } from "../syncproto/vector.ts";
+import type { MeshCore } from "./link.ts";
+import { Neighbours } from "./neighbours.ts";
 import { Mesh } from "./node.ts";
 import { defaultTiming, type Timing } from "./timing.ts";
 
@@ -35,8 +41,33 @@ class FakeSocket {
   }
 }
 
+class FakeChannel {
+  readyState = "connecting";
+  bufferedAmount = 0;
+  onopen: (() => void) | null = null;
+  onmessage: ((event: { data: ArrayBuffer }) => void) | null = null;
+  readonly sent: Message[] = []; // each in one frame
+
+  send(frame: Uint8Array<ArrayBuffer>): void {
+    if (frame[0] === FrameLast) this.sent.push(parse(frame.slice(1)));
+  }
+
+  open(): void {
+    this.readyState = "open";
+    this.onopen?.();
+  }
+
+  say(m: Message): void {
+    this.onmessage?.({ data: new Uint8Array([FrameLast, ...marshal(m)]).buffer });
+  }
+
+  close(): void {}
+}
+
 class FakeConnection {
   static made = 0;
+  static described: FakeChannel; // of the last one that was told of the other side
+  readonly #channel = new FakeChannel();
   iceGatheringState = "complete";
   iceConnectionState = "new";
   connectionState = "new";
@@ -48,14 +79,16 @@ class FakeConnection {
   }
 
   createDataChannel() {
-    return { readyState: "connecting", bufferedAmount: 0, close() {}, send() {} };
+    return this.#channel;
   }
 
   async setLocalDescription(): Promise<void> {
     this.localDescription = { sdp: `a=fingerprint:sha-256 ${Array(32).fill("AA").join(":")}\r\n` };
   }
 
-  async setRemoteDescription(): Promise<void> {}
+  async setRemoteDescription(): Promise<void> {
+    FakeConnection.described = this.#channel;
+  }
 
   close(): void {}
 }
@@ -83,17 +116,18 @@ afterEach(() => {
   mesh?.close();
   mesh = undefined;
   vi.unstubAllGlobals();
+  vi.restoreAllMocks();
 });
 
 // Joins a room with `others`.
-function join(others: readonly Member[], timing: Partial<Timing> = {}): Mesh {
+function join(others: readonly Member[], timing: Partial<Timing> = {}, core: Partial<MeshCore> = {}): Mesh {
   mesh = new Mesh({
     keys,
     site: "00112233445566778899aabbccddeeff",
     peer: own,
     name: "me",
     urls: ["ws://server.example"],
-    core: { open() {}, message() {}, refuse() {}, closed() {} },
+    core: { open() {}, message() {}, refuse() {}, closed() {}, ...core },
     changed() {},
     timing: { ...defaultTiming, want: 20, beat: 10, ...timing },
   });
@@ -162,6 +196,57 @@ test("who is to take the place of another is asked at once, though the other sid
   join(others, { want: 3600_000, repair: 20 });
   await expect.poll(() => addressed().size).toBeGreaterThan(0);
   expect([...addressed()].filter((peer) => neighbours.includes(peer))).toEqual([]);
+});
+
+test("a link that the other side asked for is kept while that needs it, and closed once it does not", async () => {
+  own = greatest;
+  const others = writers(40);
+  const wanted = new Set(graph([self(), ...others], own));
+  const stranger = others.find((o) => !wanted.has(o.peer))?.peer ?? "";
+  const hello: Message = {
+    type: TypeHello,
+    site: "ffeeddccbbaa99887766554433221100",
+    writer: false,
+    feed: false,
+    busy: false,
+    proof: new Uint8Array(),
+    schemaHash: new Uint8Array(32),
+    maxMessage: MaxMessage,
+    resume: 0,
+    neighbours: [],
+    vector: emptyVector,
+  };
+  vi.spyOn(Neighbours.prototype, "complete").mockReturnValue(true); // nobody else answers here
+  const m = join(others, { surplus: 100 }, { open: (link) => m.send(link, marshal(hello)) });
+  await expect.poll(() => FakeConnection.made).toBeGreaterThanOrEqual(wanted.size);
+  FakeSocket.last.say({
+    type: "signal",
+    from: stranger,
+    sealed: await sealDescription(keys, stranger, own, {
+      kind: "offer",
+      session: 1,
+      sdp: `a=fingerprint:sha-256 ${Array(32).fill("BB").join(":")}\r\n`,
+      nonce: new Uint8Array(32),
+      site: fromHex(hello.site),
+    }),
+  });
+  const answered = async () => {
+    const kinds = [];
+    for (const x of FakeSocket.last.sent) {
+      if (x.to === stranger) kinds.push((await openDescription(keys, own, stranger, x.sealed ?? "")).kind);
+    }
+    return kinds;
+  };
+  await expect.poll(answered).toContain("answer");
+  const channel = FakeConnection.described;
+  channel.open();
+  channel.say(hello);
+  const needs = () => channel.sent.flatMap((x) => (x.type === TypeNeed ? [x.needed] : []));
+  await expect.poll(needs).toEqual([false]);
+  expect(channel.sent.some((x) => x.type === TypeBye)).toBe(false);
+  channel.say({ type: TypeNeed, needed: false });
+  await expect.poll(() => channel.sent.some((x) => x.type === TypeBye)).toBe(true);
+  expect(needs()).toEqual([false]);
 });
 
 test("a neighbour that is none any more is told so, and forgotten", async () => {

@@ -247,11 +247,24 @@ export class Mesh {
     const complete = this.#near.complete(at);
     for (const link of open) {
       const m = this.#members.get(link.peer);
-      if (!m?.listed || m.wanted || m.asked || link.farewell) continue;
-      if (!this.#near.surplus(now, m.peer, complete)) continue;
-      link.conn.channel.send(marshal({ type: TypeBye, sentence: "this link is not needed any more" }));
-      this.closeLink(link.id, undefined);
+      if (!m?.listed || link.farewell) continue; // of those that left the room, links live on
+      if (m.wanted) {
+        link.need(true);
+      } else if (!this.#near.surplus(now, m.peer, complete)) {
+        continue;
+      } else if (link.spare || (!m.asked && !(link.live && this.#admits(m.meta)))) {
+        link.conn.channel.send(marshal({ type: TypeBye, sentence: "this link is not needed any more" }));
+        this.closeLink(link.id, undefined);
+      } else {
+        m.asked = true; // it is kept for the other side, as if that had asked; for it may believe the same of this one
+        link.need(false);
+      }
     }
+  }
+
+  // Whether there is a place for a link that this side does not need, to a member that does.
+  #admits(meta: Meta): boolean {
+    return this.#near.mayLink(meta) && this.#asked() < BrowserLinks;
   }
 
   // Who an envelope is from: a member that a link is wanted to, or any other that is listed.
@@ -276,7 +289,7 @@ export class Mesh {
           iceServers: [...this.#iceServers],
           iceTransportPolicy: this.#o.relayOnly ? "relay" : "all",
         }),
-        admits: (m) => this.#near.mayLink(m) && this.#asked() < BrowserLinks,
+        admits: (m) => this.#admits(m),
         events: {
           open: (conn) => this.#open(member, conn),
           message: (conn, bytes) => this.#byConn.get(conn)?.message(bytes),

@@ -50,11 +50,13 @@ import {
   TypeErrorMessage,
   TypeHave,
   TypeHello,
+  TypeNeed,
   TypePrune,
   TypeRelay,
   TypeResend,
   TypeSchema,
 } from "./message.ts";
+import { appendNeed, parseNeed } from "./need.ts";
 import { appendRelay, parseRelay } from "./relay.ts";
 import { appendTable, parseColumns } from "./tables.ts";
 import {
@@ -141,6 +143,9 @@ export function marshal(m: Message): Uint8Array<ArrayBuffer> {
       break;
     case TypeResend:
       appendResend(w, m);
+      break;
+    case TypeNeed:
+      appendNeed(w, m);
   }
   return w.take();
 }
@@ -178,6 +183,8 @@ function parseBody(p: Parser): Message {
       return parseDigestAnswer(p);
     case TypeResend:
       return parseResend(p);
+    case TypeNeed:
+      return parseNeed(p);
     default:
       throw malformed(`a message has the unknown type ${type}`);
   }

@@ -3,6 +3,7 @@
 import { type Change, MaxVersion as maxChangeVersion } from "../changeset/change.ts";
 import type { TableSchema } from "../changeset/schema.ts";
 import type { DigestAnswer, DigestRequest, Resend } from "./digest.ts";
+import type { Need } from "./need.ts";
 import type { Relay } from "./relay.ts";
 import type { SiteID, Vector } from "./vector.ts";
 
@@ -71,6 +72,7 @@ export const TypeRelay = 8;
 export const TypeDigestRequest = 9;
 export const TypeDigestAnswer = 10;
 export const TypeResend = 11;
+export const TypeNeed = 12;
 
 /** The first message on a link, from each side. */
 export interface Hello {
@@ -200,4 +202,5 @@ export type Message =
   | Relay
   | DigestRequest
   | DigestAnswer
-  | Resend;
+  | Resend
+  | Need;

@@ -12,6 +12,7 @@ import {
   TypeErrorMessage,
   TypeHave,
   TypeHello,
+  TypeNeed,
   TypePrune,
   TypeRelay,
   TypeResend,
@@ -88,6 +89,8 @@ export function describeMessage(m: Message): object {
         to: toHex(m.to),
         sealed: toHex(m.sealed),
       };
+    case TypeNeed:
+      return { type: "need", needed: m.needed };
     case TypeSchema:
       return {
         type: "schema",
