@@ -253,21 +253,23 @@ func TestRelayDamaged(t *testing.T) {
 	until(t, "the link is closed", 10*time.Second, func() bool { return a.connTo(t, b) != before })
 }
 
-// TestRelayBeforeHello: an envelope on a link that is not live ends it.
-func TestRelayBeforeHello(t *testing.T) {
-	r := newRoom(t)
-	a, b := r.add("a", 1), r.add("b", 2)
-	linked(t, a, b)
-	before := a.connTo(t, b)
-	a.inspect(t, func(l *loop) {
-		for _, k := range l.links {
-			k.live = false
-			l.relayed(k, randomRelay(b.id, peerID(9)))
+// TestBeforeHello: what is for the mesh alone, an envelope or a need, ends a link that is not live.
+func TestBeforeHello(t *testing.T) {
+	for _, m := range []syncproto.Message{randomRelay(peerID(2), peerID(9)), &syncproto.Need{}} {
+		r := newRoom(t)
+		a, b := r.add("a", 1), r.add("b", 2)
+		linked(t, a, b)
+		before := a.connTo(t, b)
+		a.inspect(t, func(l *loop) {
+			for _, k := range l.links {
+				k.live = false
+				l.message(k, m)
+			}
+		})
+		until(t, "the link is refused", 20*time.Second, func() bool { return a.connTo(t, b) != before })
+		if e, ok := before.reason().(*syncproto.Error); !ok || e.Code != syncproto.CodeMalformed {
+			t.Errorf("%T: the link ended with %v", m, before.reason())
 		}
-	})
-	until(t, "the link is refused", 10*time.Second, func() bool { return a.connTo(t, b) != before })
-	if e, ok := before.reason().(*syncproto.Error); !ok || e.Code != syncproto.CodeMalformed {
-		t.Errorf("the link ended with %v", before.reason())
 	}
 }
 
