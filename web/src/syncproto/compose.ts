@@ -2,13 +2,13 @@
 
 import { type Change, SiteIDLen } from "../changeset/change.ts";
 import { valueSize } from "../changeset/value.ts";
+import { reachedOf } from "./claims.ts";
 import type { Link } from "./link.ts";
 import { type Changes, type Group, MaxName, SoftChanges, type Span, TypeChanges } from "./message.ts";
 import { type Entry, WindowBytes } from "./ops.ts";
 import type { CoreState } from "./state.ts";
 import { EventTooLarge } from "./status.ts";
 import type { Vector } from "./vector.ts";
-import { reachedOf } from "./walk.ts";
 import { utf8Length } from "./wire.ts";
 
 // Sizes that are added to what a message surely takes.

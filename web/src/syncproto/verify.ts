@@ -1,5 +1,6 @@
 // Answers to questions about what our database holds, and rows that are sent again.
 
+import { reachedOf } from "./claims.ts";
 import { compose } from "./compose.ts";
 import {
   type DigestAnswer,
@@ -13,7 +14,6 @@ import type { Link } from "./link.ts";
 import { TypeDigestAnswer } from "./message.ts";
 import { type Entry, type LinkID, type LookRequest, type LookResult, TickMillis } from "./ops.ts";
 import type { CoreState } from "./state.ts";
-import { reachedOf } from "./walk.ts";
 
 /**
  * How much time looks for other sides may have taken lately for another one to begin. What they have taken is forgotten at
