@@ -139,7 +139,7 @@ func (l *loop) lookAtNeighbours(now time.Time) {
 		case l.wants(id):
 			k.need(true)
 		case !l.near.surplus(now, id, complete):
-		case k.spare, !m.asked.Load() && (!k.live || !l.admits(meta)):
+		case k.spareThere, !m.asked.Load() && (!k.live || !l.admits(meta)):
 			l.log.Info("link closed: it is not needed any more", "peer", id, "site", k.conn.site)
 			k.conn.send(&syncproto.Bye{Sentence: "this link is not needed any more"})
 			k.conn.finish(errSurplus)
@@ -148,13 +148,5 @@ func (l *loop) lookAtNeighbours(now time.Time) {
 			m.asked.Store(true)
 			k.need(false)
 		}
-	}
-}
-
-// need tells the other side whether we need the link, unless it knows.
-func (k *link) need(needed bool) {
-	if k.live && k.idle == needed {
-		k.idle = !needed
-		k.conn.send(&syncproto.Need{Needed: needed})
 	}
 }

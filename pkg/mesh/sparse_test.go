@@ -410,21 +410,21 @@ func TestSurplusOfBoth(t *testing.T) {
 			l.members[other.id].asked.Store(true) // a request that was sent before comes late
 		})
 	}
-	told := func(n *testNode) (idle, spare bool) {
+	told := func(n *testNode) (here, there bool) {
 		n.inspect(t, func(l *loop) {
 			for _, k := range l.links {
-				idle, spare = k.idle, k.spare
+				here, there = k.spareHere, k.spareThere
 			}
 		})
-		return idle, spare
+		return here, there
 	}
 	need(a, b, false)
-	until(t, "b knows that a does not need the link", 20*time.Second, func() bool { _, spare := told(b); return spare })
+	until(t, "b knows that a does not need the link", 20*time.Second, func() bool { _, there := told(b); return there })
 	need(a, b, true)
-	until(t, "b knows that a needs it", 20*time.Second, func() bool { _, spare := told(b); return !spare })
+	until(t, "b knows that a needs it", 20*time.Second, func() bool { _, there := told(b); return !there })
 	need(b, a, false)
-	until(t, "a knows that b does not", 20*time.Second, func() bool { _, spare := told(a); return spare })
-	if idle, _ := told(a); idle || len(a.openConns(t)) != 1 {
+	until(t, "a knows that b does not", 20*time.Second, func() bool { _, there := told(a); return there })
+	if here, _ := told(a); here || len(a.openConns(t)) != 1 {
 		t.Error("the link that a needs is gone, or a does not need it")
 	}
 	need(a, b, false)

@@ -54,8 +54,8 @@ export class Link {
   /** It is closed on purpose, by one side or the other. */
   farewell = false;
   /** The other side has said that it does not need it. */
-  spare = false;
-  #idle = false; // we have
+  spareThere = false;
+  #spareHere = false; // we have
 
   /** Makes the link known to the core. */
   constructor(options: LinkOptions) {
@@ -96,8 +96,8 @@ export class Link {
 
   /** Tells the other side whether this one needs the link, unless it knows. */
   need(needed: boolean): void {
-    if (!this.live || this.#idle !== needed) return;
-    this.#idle = !needed;
+    if (!this.live || this.#spareHere !== needed) return;
+    this.#spareHere = !needed;
     this.conn.channel.send(marshal({ type: TypeNeed, needed }));
   }
 
@@ -138,7 +138,7 @@ export class Link {
       if (!this.#welcomed) throw malformed("the first message is not a hello");
       const m = parse(bytes);
       if (m.type === TypeRelay) this.#o.relays.take(this.id, m, this.#limit, performance.now());
-      else if (m.type === TypeNeed) this.spare = !m.needed;
+      else if (m.type === TypeNeed) this.spareThere = !m.needed;
     } catch (error) {
       const { code, sentence } = asProtocolError(error, MaxSentence);
       this.#o.core.refuse(this.id, code, sentence);

@@ -252,7 +252,7 @@ export class Mesh {
         link.need(true);
       } else if (!this.#near.surplus(now, m.peer, complete)) {
         continue;
-      } else if (link.spare || (!m.asked && !(link.live && this.#admits(m.meta)))) {
+      } else if (link.spareThere || (!m.asked && !(link.live && this.#admits(m.meta)))) {
         link.conn.channel.send(marshal({ type: TypeBye, sentence: "this link is not needed any more" }));
         this.closeLink(link.id, undefined);
       } else {
