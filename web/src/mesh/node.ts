@@ -250,9 +250,10 @@ export class Mesh {
       if (!m?.listed || link.farewell) continue; // of those that left the room, links live on
       if (m.wanted) {
         link.need(true);
-      } else if (!this.#near.surplus(now, m.peer, complete)) {
         continue;
-      } else if (link.spareThere || (!m.asked && !(link.live && this.#admits(m.meta)))) {
+      }
+      if (!this.#near.surplus(now, m.peer, complete)) continue;
+      if (link.spareThere || (!m.asked && !(link.live && this.#admits(m.meta)))) {
         link.conn.channel.send(marshal({ type: TypeBye, sentence: "this link is not needed any more" }));
         this.closeLink(link.id, undefined);
       } else {
