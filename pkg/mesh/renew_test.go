@@ -3,6 +3,8 @@ package mesh
 import (
 	"errors"
 	"fmt"
+	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -235,5 +237,69 @@ func TestCloseWhileRenewing(t *testing.T) {
 	}
 	if err := a.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// fullChannel is a channel on which nothing moves until low is called.
+type fullChannel struct {
+	stuck  atomic.Bool
+	closed chan struct{}
+	onLow  atomic.Pointer[func()]
+}
+
+func (c *fullChannel) Read([]byte) (int, error) {
+	<-c.closed
+	return 0, io.EOF
+}
+
+func (c *fullChannel) Write(frame []byte) (int, error) { return len(frame), nil }
+
+func (c *fullChannel) BufferedAmount() uint64 {
+	if c.stuck.Load() {
+		return 1
+	}
+	return 0
+}
+
+func (c *fullChannel) OnLow(_ uint64, f func()) { c.onLow.Store(&f) }
+
+func (c *fullChannel) low() {
+	c.stuck.Store(false)
+	(*c.onLow.Load())()
+}
+
+func (c *fullChannel) Close() error {
+	close(c.closed)
+	return nil
+}
+
+// TestRenewalTakesLeave: a link under the old site id ends once the other side has what was said last, and the next one begins at once.
+func TestRenewalTakesLeave(t *testing.T) {
+	n := newRoom(t).add("a", 1)
+	m := &member{node: n.Node, id: peerID(2), log: n.log, pion: make(chan pionEvent, maxPion)}
+	a, err := m.newAttempt(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch := &fullChannel{closed: make(chan struct{})}
+	ch.stuck.Store(true)
+	c := &conn{peer: m.id, ch: ch, log: n.log, timing: n.timing, doubt: func(*conn, bool) {}}
+	c.timing.flush = time.Hour
+	c.init()
+	m.att, a.conn = a, c
+	c.start()
+	c.send(&syncproto.Bye{})
+	c.finish(errRenewing)
+	m.begin()
+	select {
+	case <-c.done:
+		t.Error("the channel was closed before all was sent")
+	default:
+	}
+	ch.low()
+	<-c.done
+	m.linkEnded()
+	if m.att != nil || m.next.After(time.Now()) {
+		t.Errorf("the attempt %v goes on, or the next one waits until %v", m.att, m.next)
 	}
 }
