@@ -68,7 +68,7 @@ func TestMovedHost(t *testing.T) {
 			for i := range rows {
 				a.store.writeText(strings.Repeat("x", 30_000), fmt.Sprint(i))
 			}
-			until(t, "the transfer is under way", 10*time.Second, func() bool { return b.status(t).Applied.Changes > 0 })
+			until(t, "the transfer is under way", patience, func() bool { return b.status(t).Applied.Changes > 0 })
 			c.blockBetween(1, 3, true)
 			machine.moveTo(there)
 			if got := b.status(t).Applied.Changes; got == rows {
@@ -150,9 +150,9 @@ func TestSleep(t *testing.T) {
 	ca, cb := a.openConns(t)[0], b.openConns(t)[0]
 	// A look at the network that finds the path well restarts nothing.
 	slept.Add(int64(time.Hour))
-	until(t, "the links are looked at", 5*time.Second, func() bool { return a.signaler.(*hubClient).checked.Load() == 1 })
+	until(t, "the links are looked at", patience, func() bool { return a.signaler.(*hubClient).checked.Load() == 1 })
 	start := time.Now()
-	until(t, "they answer", 5*time.Second, func() bool { return ca.heardSince(start) && cb.heardSince(start) })
+	until(t, "they answer", patience, func() bool { return ca.heardSince(start) && cb.heardSince(start) })
 	c.cutBetween(t, 1, 2)
 	slept.Add(int64(time.Hour))
 	a.store.writeText("from a", "x")
@@ -188,7 +188,7 @@ func TestMovedOverNowhere(t *testing.T) {
 			c.blockBetween(1, 3, true)
 			machine.moveTo(nowhere{here})
 			for _, n := range []*testNode{a, b} {
-				until(t, "the link is given up", 15*time.Second, func() bool { return len(n.openConns(t)) == 0 })
+				until(t, "the link is given up", patience, func() bool { return len(n.openConns(t)) == 0 })
 			}
 			if got := a.signaler.(*hubClient).checked.Load(); got != checked {
 				t.Error("a machine without an address looked for its server")

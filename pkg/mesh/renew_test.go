@@ -16,7 +16,7 @@ import (
 func (r *room) holds(nodes []*testNode, keys ...string) {
 	r.t.Helper()
 	for _, n := range nodes {
-		until(r.t, fmt.Sprintf("%s has %v", n.id, keys), 20*time.Second, func() bool {
+		until(r.t, fmt.Sprintf("%s has %v", n.id, keys), patience, func() bool {
 			for _, key := range keys {
 				if n.store.get(key) == "" {
 					return false
@@ -116,7 +116,7 @@ func TestHostileClaims(t *testing.T) {
 	}
 	for i := range MaxRenewals {
 		liar(r, a, true)
-		until(t, "the site is renewed", 10*time.Second, func() bool { return a.store.asked() == i+1 })
+		until(t, "the site is renewed", patience, func() bool { return a.store.asked() == i+1 })
 	}
 	linked(t, a, b)
 	site := a.store.siteID()
@@ -135,7 +135,7 @@ func TestRenewalPause(t *testing.T) {
 	r := newRoom(t)
 	a, b := r.add("a", 1), r.add("b", 2)
 	liar(r, a, true)
-	until(t, "the site is renewed", 10*time.Second, func() bool { return a.store.asked() == 1 })
+	until(t, "the site is renewed", patience, func() bool { return a.store.asked() == 1 })
 	linked(t, a, b)
 	if err := liar(r, a, true); err == nil || err.Code != syncproto.CodeStaleCopy {
 		t.Errorf("the second liar was told %v", err)
@@ -156,7 +156,7 @@ func TestNoRenewal(t *testing.T) {
 	for range 2 {
 		liar(r, a, true)
 	}
-	until(t, "the store was asked", 10*time.Second, func() bool { return a.store.asked() == 1 })
+	until(t, "the store was asked", patience, func() bool { return a.store.asked() == 1 })
 	a.store.writeText("goes on", "x")
 	r.holds([]*testNode{b}, "x")
 	a.await(t, Condition{Links: 1, Synced: true})
@@ -172,13 +172,13 @@ func disputedMeanwhile(r *room, a, b *testNode) (held chan struct{}) {
 	linked(t, a, b)
 	held = a.store.block(&a.store.hold)
 	b.store.writeText("under way", "x")
-	until(t, "an apply is under way", 20*time.Second, func() bool {
+	until(t, "an apply is under way", patience, func() bool {
 		a.store.mu.Lock()
 		defer a.store.mu.Unlock()
 		return a.store.waited > 0
 	})
 	liar(r, a, true)
-	until(t, "the links are gone", 20*time.Second, func() bool { return len(a.openConns(t)) == 0 })
+	until(t, "the links are gone", patience, func() bool { return len(a.openConns(t)) == 0 })
 	return held
 }
 
@@ -218,7 +218,7 @@ func TestRenewalWaits(t *testing.T) {
 		}
 	})
 	close(held)
-	until(t, "the site is renewed", 10*time.Second, func() bool { return a.store.asked() == 1 })
+	until(t, "the site is renewed", patience, func() bool { return a.store.asked() == 1 })
 	r.holds([]*testNode{a}, "x")
 	linked(t, a, b)
 	a.await(t, Condition{Links: 1, Synced: true})
@@ -231,7 +231,7 @@ func TestCloseWhileRenewing(t *testing.T) {
 	linked(t, a, b)
 	a.store.block(&a.store.renewing)
 	liar(r, a, true)
-	until(t, "the links are gone", 10*time.Second, func() bool { return len(a.openConns(t)) == 0 })
+	until(t, "the links are gone", patience, func() bool { return len(a.openConns(t)) == 0 })
 	if s := a.await(t, Condition{}); s.Synced {
 		t.Error("it is synced without links")
 	}
