@@ -122,15 +122,16 @@ func TestGlare(t *testing.T) {
 		if from := receive(t, answers); from != a.id {
 			t.Fatalf("round %d: the impolite side answered", round)
 		}
-		// Both hear each other again over the new path, and nothing is left of the restart.
+		// Both hear each other again over the new path, and nothing is left of the restart: it counts as over only once the answer is
+		// taken, which may be after the first ping has come.
 		start := time.Now()
-		until(t, fmt.Sprintf("round %d: both hear each other", round), patience, func() bool {
+		until(t, fmt.Sprintf("round %d: both hear each other, and the restart is over", round), patience, func() bool {
 			ca.sendControl(pingFrame(ca))
 			cb.sendControl(pingFrame(cb))
-			return ca.heardSince(start) && cb.heardSince(start)
+			ca.doubt(ca, false)
+			cb.doubt(cb, false)
+			return ca.heardSince(start) && cb.heardSince(start) && a.state(t, b) == LinkOpen && b.state(t, a) == LinkOpen
 		})
-		ca.doubt(ca, false)
-		cb.doubt(cb, false)
 	}
 	select {
 	case <-answers:
