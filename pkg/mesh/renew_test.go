@@ -172,11 +172,7 @@ func disputedMeanwhile(r *room, a, b *testNode) (held chan struct{}) {
 	linked(t, a, b)
 	held = a.store.block(&a.store.hold)
 	b.store.writeText("under way", "x")
-	until(t, "an apply is under way", patience, func() bool {
-		a.store.mu.Lock()
-		defer a.store.mu.Unlock()
-		return a.store.waited > 0
-	})
+	until(t, "an apply is under way", patience, func() bool { return a.store.waits() > 0 })
 	liar(r, a, true)
 	until(t, "the links are gone", patience, func() bool { return len(a.openConns(t)) == 0 })
 	return held
