@@ -10,7 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"syscall"
+	"sync/atomic"
 	"time"
 )
 
@@ -41,9 +41,17 @@ func (f apiFlags) stream(ctx context.Context, path string, body any, read func(*
 	if _, _, err := net.SplitHostPort(f.API); err != nil {
 		return fmt.Errorf("the address %q of the API is not like 127.0.0.1:7070", f.API)
 	}
-	transport := &http.Transport{}
+	var answered atomic.Bool
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &answeredConn{conn, &answered}, nil
+	}}
 	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport}
+	// A peer redirects nobody.
+	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	method, reader := http.MethodGet, io.Reader(nil)
 	if body != nil {
 		encoded, err := json.Marshal(body)
@@ -59,7 +67,7 @@ func (f apiFlags) stream(ctx context.Context, path string, body any, read func(*
 	request.Header.Set("Content-Type", "application/json")
 	response, err := client.Do(request)
 	if err != nil {
-		return f.unreachable(ctx, err)
+		return f.failed(ctx, err, answered.Load())
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
@@ -72,30 +80,38 @@ func (f apiFlags) stream(ctx context.Context, path string, body any, read func(*
 		return errors.New(refused.Error)
 	}
 	if err := read(json.NewDecoder(response.Body)); err != nil {
-		if ctx.Err() != nil || !isSyntax(err) {
-			return f.unreachable(ctx, err)
-		}
-		return fmt.Errorf("what answers at %s is not a peer", f.API)
+		return f.failed(ctx, err, true)
 	}
 	return nil
 }
 
-func isSyntax(err error) bool {
-	var syntax *json.SyntaxError
-	var kind *json.UnmarshalTypeError
-	return errors.As(err, &syntax) || errors.As(err, &kind)
-}
-
-func (f apiFlags) unreachable(ctx context.Context, err error) error {
+// failed says why a request has no answer that can be read; answered: something was read from the connection. Only in words of its
+// own, which nobody can tell apart, does net/http say that a peer which was killed had closed the connection, or that what came is no
+// HTTP: so it is the bytes that count.
+func (f apiFlags) failed(ctx context.Context, err error, answered bool) error {
 	var op *net.OpError
 	switch {
 	case ctx.Err() != nil:
 		return errors.New("interrupted")
-	case errors.Is(err, syscall.ECONNREFUSED), errors.As(err, &op), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case !answered, errors.As(err, &op), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return &errUnreachable{f.API, err}
 	default:
-		return fmt.Errorf("the peer at %s did not answer: %w", f.API, err)
+		return fmt.Errorf("what answers at %s is not a peer", f.API)
 	}
+}
+
+// answeredConn notes that something was read.
+type answeredConn struct {
+	net.Conn
+	answered *atomic.Bool
+}
+
+func (c *answeredConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.answered.Store(true)
+	}
+	return n, err
 }
 
 // untilThere repeats a call while nobody answers at all, until deadline.

@@ -195,7 +195,7 @@ func TestCommits(t *testing.T) {
 		t.Helper()
 		select {
 		case <-n.Commits():
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("%s was not noticed", what)
 		}
 	}
@@ -246,7 +246,7 @@ func TestApplyAfterOthers(t *testing.T) {
 	}
 	select {
 	case <-n.Commits():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the commit was not announced")
 	}
 }

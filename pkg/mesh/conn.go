@@ -134,6 +134,13 @@ func (c *conn) finish(err error) {
 	c.poke()
 }
 
+// isEnding reports whether finish was called.
+func (c *conn) isEnding() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ending
+}
+
 // close ends the conn now, for the reason err; the first reason counts. It does not block.
 func (c *conn) close(err error) {
 	c.mu.Lock()

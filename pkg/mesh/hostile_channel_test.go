@@ -181,7 +181,7 @@ func TestHostileNumbers(t *testing.T) {
 	s.send(m)
 	for i, want := range []string{"huge", "small", "seq"} {
 		key := fmt.Sprint("stranger ", i)
-		until(t, "the row is at both", 20*time.Second, func() bool { return y.a.store.get(key) == want && y.b.store.get(key) == want })
+		until(t, "the row is at both", patience, func() bool { return y.a.store.get(key) == want && y.b.store.get(key) == want })
 	}
 	y.recovered(t, s)
 }
@@ -236,7 +236,7 @@ func TestHostileSilence(t *testing.T) {
 			if err := c.reason(); !errors.Is(err, errDead) && !errors.Is(err, errLost) {
 				t.Errorf("the link ended: %v", err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatal("the node does not give it up")
 		}
 		y.recovered(t, s)
@@ -271,7 +271,7 @@ func TestHostileDeaf(t *testing.T) {
 		y.a.store.write(text, fmt.Sprint("large ", i))
 	}
 	// The window is 1 MiB, less than the stranger's transport and ours take.
-	until(t, "nothing goes on", 20*time.Second, func() bool { return c.ch.BufferedAmount() >= highWater })
+	until(t, "nothing goes on", patience, func() bool { return c.ch.BufferedAmount() >= highWater })
 	for i := range 30 { // most pongs are dropped because others wait already
 		const pings = 4000
 		all := c.bytesIn.Load() + pings*9
@@ -300,11 +300,11 @@ func TestHostileDeafQuestions(t *testing.T) {
 	for i := range 64 {
 		y.a.store.write(text, fmt.Sprint("large ", i))
 	}
-	until(t, "nothing goes on", 20*time.Second, func() bool { return c.ch.BufferedAmount() >= highWater })
+	until(t, "nothing goes on", patience, func() bool { return c.ch.BufferedAmount() >= highWater })
 	asked := 0
 	for over := false; !over; asked++ {
 		s.send(&syncproto.DigestRequest{ID: int64(asked)})
-		until(t, "the question is answered, or the link over", 20*time.Second, func() bool {
+		until(t, "the question is answered, or the link over", patience, func() bool {
 			select {
 			case <-c.done:
 				over = true
@@ -384,19 +384,19 @@ func TestHostileVector(t *testing.T) {
 	s.send(&syncproto.Changes{Claims: claims, Deps: syncproto.Vector{}})
 	const full = syncproto.MaxVectorSites - syncproto.ReservedSites
 	for _, n := range []*testNode{y.a, y.b} {
-		until(t, "the vector is full", 20*time.Second, func() bool { return len(n.vector(t)) >= full })
+		until(t, "the vector is full", patience, func() bool { return len(n.vector(t)) >= full })
 	}
 	s.leave()
 	c := y.room.add("c", 4)
 	linked(t, c, y.a)
 	linked(t, c, y.b)
 	c.store.writeText("from the newcomer", "c")
-	until(t, "the row is everywhere", 20*time.Second, func() bool {
+	until(t, "the row is everywhere", patience, func() bool {
 		return y.a.store.get("c") == "from the newcomer" && y.b.store.get("c") == "from the newcomer"
 	})
 	y.goOn(t)
 	for _, n := range []*testNode{y.a, y.b, c} {
-		until(t, "the node is in sync", 20*time.Second, func() bool {
+		until(t, "the node is in sync", patience, func() bool {
 			status, err := n.Status(t.Context())
 			return err == nil && status.Synced
 		})
@@ -428,7 +428,7 @@ func TestHostileWithholding(t *testing.T) {
 	s.send(&syncproto.Changes{Claims: syncproto.Vector{honest.site: state.Heads.Own}, Deps: syncproto.Vector{}})
 	believers := []*testNode{y.a, y.b}
 	for _, n := range believers {
-		until(t, "the lie is believed", 20*time.Second, func() bool { return n.vector(t)[honest.site] == state.Heads.Own })
+		until(t, "the lie is believed", patience, func() bool { return n.vector(t)[honest.site] == state.Heads.Own })
 	}
 	s.leave()
 	c := y.room.addStore(honest, "c", 4)

@@ -21,7 +21,7 @@ func TestReaderReceives(t *testing.T) {
 	reader := r.add("r", 2, func(c *Config) { c.Keys = signaling.ReaderKeys(r.keys.Read, r.keys.WriterPublic) })
 	a.store.writeText("x", "k")
 	a.await(t, Condition{Links: 1, Synced: true})
-	until(t, "the reader has it", 10*time.Second, func() bool { return reader.store.get("k") == "x" })
+	until(t, "the reader has it", patience, func() bool { return reader.store.get("k") == "x" })
 	if s := a.await(t, Condition{}); s.Members[0].Role != "reader" {
 		t.Errorf("the reader is shown as %q", s.Members[0].Role)
 	}
@@ -36,7 +36,7 @@ func TestStoreFails(t *testing.T) {
 	a.store.writeText("x", "k")
 	select {
 	case <-b.Done():
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the node goes on")
 	}
 	if err := b.Err(); !errors.Is(err, errDiskFull) || !strings.Contains(err.Error(), "database") {
@@ -79,7 +79,7 @@ func TestLargeValue(t *testing.T) {
 	_, _ = rand.Read(big)
 	a.store.write(changeset.Blob(big), "big")
 	whileMoving(t, "the value is there", before.bytesIn.Load, func() bool { return b.store.get("big") == string(big) })
-	until(t, "a ping was answered", 20*time.Second, func() bool { return before.rtt.Load() > 0 })
+	until(t, "a ping was answered", patience, func() bool { return before.rtt.Load() > 0 })
 	if !slices.Contains(b.openConns(t), before) {
 		t.Error("the link was replaced")
 	}
@@ -93,7 +93,7 @@ func whileMoving(t testing.TB, what string, figure func() uint64, ok func() bool
 		if n := figure(); n != last {
 			last, moved = n, time.Now()
 		}
-		if time.Since(moved) > 30*time.Second {
+		if time.Since(moved) > patience {
 			t.Fatalf("nothing moves at %d, and still not so: %s", last, what)
 		}
 		time.Sleep(5 * time.Millisecond)

@@ -72,6 +72,7 @@ type member struct {
 	probed         time.Time // when the open link was last probed; zero: never
 	probeDue       time.Time // when it should have answered; zero: it did, or not
 	mournUntil     time.Time // until when a link is tried though the room does not list the member
+	anew           bool      // we have a new site id, and the link under the old one is ending
 
 	mu      sync.Mutex // guards the following
 	meta    signaling.Meta
@@ -333,13 +334,14 @@ func (m *member) linkEnded() {
 	if err == nil {
 		err = errEnded
 	}
+	anew := m.anew
 	m.drop(err)
 	wait := m.node.timing.backoff(m.failures)
 	if onPurpose(err) {
 		wait = m.node.timing.refused
 	}
-	if !m.offers() && errors.Is(err, errDead) {
-		wait = 0 // the other side may not have noticed
+	if anew || !m.offers() && errors.Is(err, errDead) {
+		wait = 0 // in the latter case the other side may not have noticed
 	}
 	m.next = time.Now().Add(wait)
 }
@@ -372,7 +374,7 @@ func (m *member) drop(err error) {
 	if a == nil {
 		return
 	}
-	m.att = nil
+	m.att, m.anew = nil, false
 	m.endedSession = a.session
 	if a.conn != nil {
 		a.conn.close(err)

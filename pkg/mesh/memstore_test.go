@@ -436,6 +436,13 @@ func (s *memStore) block(which *chan struct{}) chan struct{} {
 	return *which
 }
 
+// waits returns how many calls had to wait.
+func (s *memStore) waits() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.waited
+}
+
 func (s *memStore) siteID() syncproto.SiteID {
 	s.mu.Lock()
 	defer s.mu.Unlock()

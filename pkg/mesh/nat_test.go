@@ -160,7 +160,7 @@ func TestNAT(t *testing.T) {
 			linked(t, a, open)
 			linked(t, b, open)
 			for _, pair := range [][2]*testNode{{a, b}, {b, a}} {
-				until(t, "an attempt at the direct link has failed", 15*time.Second, func() bool { return pair[0].tried(t, pair[1]) })
+				until(t, "an attempt at the direct link has failed", patience, func() bool { return pair[0].tried(t, pair[1]) })
 			}
 			r.exchange("x", a, b)
 			a.await(t, Condition{Links: 1, Synced: true})

@@ -35,7 +35,7 @@ func linked(t testing.TB, nodes ...*testNode) {
 	for _, a := range nodes {
 		for _, b := range nodes {
 			if a != b {
-				until(t, fmt.Sprintf("%s has a link to %s", a.id, b.id), 15*time.Second, func() bool { return a.state(t, b) == LinkOpen })
+				until(t, fmt.Sprintf("%s has a link to %s", a.id, b.id), patience, func() bool { return a.state(t, b) == LinkOpen })
 			}
 		}
 	}
@@ -122,15 +122,16 @@ func TestGlare(t *testing.T) {
 		if from := receive(t, answers); from != a.id {
 			t.Fatalf("round %d: the impolite side answered", round)
 		}
-		// Both hear each other again over the new path, and nothing is left of the restart.
+		// Both hear each other again over the new path, and nothing is left of the restart: it counts as over only once the answer is
+		// taken, which may be after the first ping has come.
 		start := time.Now()
-		until(t, fmt.Sprintf("round %d: both hear each other", round), 20*time.Second, func() bool {
+		until(t, fmt.Sprintf("round %d: both hear each other, and the restart is over", round), patience, func() bool {
 			ca.sendControl(pingFrame(ca))
 			cb.sendControl(pingFrame(cb))
-			return ca.heardSince(start) && cb.heardSince(start)
+			ca.doubt(ca, false)
+			cb.doubt(cb, false)
+			return ca.heardSince(start) && cb.heardSince(start) && a.state(t, b) == LinkOpen && b.state(t, a) == LinkOpen
 		})
-		ca.doubt(ca, false)
-		cb.doubt(cb, false)
 	}
 	select {
 	case <-answers:
@@ -178,7 +179,7 @@ func TestGlareLost(t *testing.T) {
 	cb.doubt(cb, true)
 	<-both
 	start := time.Now()
-	until(t, "both hear each other", 20*time.Second, func() bool {
+	until(t, "both hear each other", patience, func() bool {
 		ca.sendControl(pingFrame(ca))
 		cb.sendControl(pingFrame(cb))
 		return ca.heardSince(start) && cb.heardSince(start)
@@ -257,7 +258,7 @@ func TestAnswerUnsent(t *testing.T) {
 		return true
 	})
 	a, b := r.add("a", 1), r.add("b", 2)
-	until(t, "the offer is answered", 15*time.Second, func() bool {
+	until(t, "the offer is answered", patience, func() bool {
 		m := a.member(t, b)
 		return m.State == LinkChecking || m.Error != ""
 	})
@@ -297,7 +298,7 @@ func TestAskedOften(t *testing.T) {
 // sides repeat what they said, and the same attempt comes to its end.
 func TestAnswerLost(t *testing.T) {
 	r := newRoom(t)
-	r.timing.attempt, r.timing.want = time.Minute, time.Minute
+	r.timing.attempt, r.timing.want = time.Hour, time.Hour
 	a, b := r.add("a", 1), r.add("b", 2)
 	linked(t, a, b)
 	before := a.openConns(t)[0]
@@ -351,7 +352,7 @@ func TestStaleDescriptions(t *testing.T) {
 	}
 	r.hub.mu.Unlock()
 	start := time.Now()
-	until(t, "the link answers", 5*time.Second, func() bool {
+	until(t, "the link answers", patience, func() bool {
 		before.sendControl(pingFrame(before))
 		return before.heardSince(start)
 	})
@@ -368,12 +369,12 @@ func TestServerGone(t *testing.T) {
 	linked(t, a, b)
 	before := a.openConns(t)[0]
 	r.hub.setDown(true)
-	until(t, "the node knows", time.Second, func() bool {
+	until(t, "the node knows", patience, func() bool {
 		s, err := a.Status(t.Context())
 		return err == nil && !s.Server.Joined && s.Server.Error != ""
 	})
 	r.hub.setDown(false)
-	until(t, "the node is back", time.Second, func() bool {
+	until(t, "the node is back", patience, func() bool {
 		s, err := a.Status(t.Context())
 		return err == nil && s.Server.Joined && s.Server.Error == ""
 	})
@@ -391,7 +392,7 @@ func TestRebuild(t *testing.T) {
 	for _, n := range []*testNode{a, b} {
 		before := n.openConns(t)[0]
 		before.close(errDead)
-		until(t, "there is another link", 15*time.Second, func() bool {
+		until(t, "there is another link", patience, func() bool {
 			c := n.openConns(t)
 			return len(c) == 1 && c[0] != before
 		})
@@ -409,7 +410,7 @@ func TestGhost(t *testing.T) {
 	// The ghost is what is left of a page: it says nothing to the newer one, or both would renew their site.
 	r.hub.hook(func(from, to signaling.PeerID, _ signaling.Description) bool { return from == a.id || to == a.id })
 	fresh := r.add("same", 1)
-	until(t, "the newer link is the only one", 15*time.Second, func() bool {
+	until(t, "the newer link is the only one", patience, func() bool {
 		c := a.openConns(t)
 		return len(c) == 1 && c[0].peer == fresh.id
 	})
@@ -421,8 +422,8 @@ func receive[T any](t testing.TB, c <-chan T) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(5 * time.Second):
-		t.Fatal("nothing came for 5 s")
+	case <-time.After(patience):
+		t.Fatal("nothing came")
 		panic("unreachable")
 	}
 }
@@ -449,7 +450,7 @@ func TestAttemptOverAtOneSide(t *testing.T) {
 			late := r.add("late", side.late)
 			r.timing.attempt = time.Second
 			early := r.add("early", side.early)
-			until(t, "one side has given the attempt up, the other has not", 15*time.Second, func() bool {
+			until(t, "one side has given the attempt up, the other has not", patience, func() bool {
 				return early.state(t, late) == LinkWaiting && early.member(t, late).Error != "" && late.state(t, early) == LinkChecking
 			})
 			r.hub.hook(nil)

@@ -111,6 +111,9 @@ func (r *room) stop(n *testNode) {
 
 func onNet(n transport.Net) func(*Config) { return func(c *Config) { c.Net = n } }
 
+// patience is how long a test waits for what must come. It costs nothing where that comes, and a busy machine may be slow.
+const patience = time.Minute
+
 func until(t testing.TB, what string, limit time.Duration, ok func() bool) {
 	t.Helper()
 	signaltest.Until(t, limit, what, ok)
@@ -118,7 +121,7 @@ func until(t testing.TB, what string, limit time.Duration, ok func() bool) {
 
 func (n *testNode) await(t testing.TB, c Condition) Status {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	s, err := n.Wait(ctx, c)
 	if err != nil {
@@ -131,7 +134,7 @@ func (n *testNode) await(t testing.TB, c Condition) Status {
 // equal waits until all nodes hold the same.
 func (r *room) equal(nodes ...*testNode) {
 	r.t.Helper()
-	until(r.t, "all stores are equal", 20*time.Second, func() bool {
+	until(r.t, "all stores are equal", patience, func() bool {
 		for _, n := range nodes[1:] {
 			if n.store.content() != nodes[0].store.content() {
 				return false

@@ -183,7 +183,7 @@ func TestReconnects(t *testing.T) {
 			n := [2]*testNode{a, b}[i%2]
 			old := n.openConns(t)[0]
 			old.close(errors.New("cut by the test"))
-			until(t, "there is a newer link", 10*time.Second, func() bool {
+			until(t, "there is a newer link", patience, func() bool {
 				now := n.openConns(t)
 				return len(now) == 1 && now[0] != old
 			})
@@ -194,7 +194,7 @@ func TestReconnects(t *testing.T) {
 			}
 		}
 	})
-	until(t, "all sockets are closed", 5*time.Second, func() bool { return openFiles(t) <= files })
+	until(t, "all sockets are closed", patience, func() bool { return openFiles(t) <= files })
 }
 
 // TestSharedPortRestart: an ICE restart finds another path between two ends with one port each, and the channel goes on.
@@ -233,7 +233,7 @@ func TestSharedPortAfterDeath(t *testing.T) {
 		again := r.addStore(b.store, "b again", byte(2-round), onNet(netB), onUDP(7002))
 		linked(t, a, again)
 		r.exchange(fmt.Sprint(round), a, again)
-		until(t, "the old link is gone", 10*time.Second, func() bool { return len(a.openConns(t)) == 1 })
+		until(t, "the old link is gone", patience, func() bool { return len(a.openConns(t)) == 1 })
 		r.stop(again)
 		r.stop(a)
 	}
@@ -278,7 +278,7 @@ func TestNAT1To1(t *testing.T) {
 			r := newRoom(t)
 			r.timing.attempt = time.Second
 			a, b := r.add("a", 1, onNet(open), onUDP(port)), r.add("b", 2, onNet(closed))
-			until(t, "the attempt fails", 15*time.Second, func() bool {
+			until(t, "the attempt fails", patience, func() bool {
 				s, err := b.Status(t.Context())
 				return err == nil && len(s.Members) == 1 && s.Members[0].State != LinkOpen && s.Members[0].Error != ""
 			})
@@ -306,7 +306,7 @@ func TestICELite(t *testing.T) {
 			high := r.add("lite, too", 3, lite)
 			linked(t, high, full)
 			for of, other := range map[*testNode]*testNode{low: high, high: low} {
-				until(t, "both lite ends say why", 10*time.Second, func() bool {
+				until(t, "both lite ends say why", patience, func() bool {
 					s, err := of.Status(t.Context())
 					for _, m := range s.Members {
 						if m.Peer == other.id.String() && m.State != LinkOpen && m.Error == errBothLite.Error() {
@@ -366,7 +366,7 @@ func TestPortsRefused(t *testing.T) {
 			}
 		})
 	}
-	until(t, "all sockets are closed", 5*time.Second, func() bool { return openFiles(t) <= files })
+	until(t, "all sockets are closed", patience, func() bool { return openFiles(t) <= files })
 }
 
 // movable is a network with one interface whose addresses change.
@@ -452,7 +452,7 @@ func TestTCPBound(t *testing.T) {
 		c, _ := b.Accept()
 		third <- c
 	}()
-	_ = second.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = second.SetReadDeadline(time.Now().Add(patience))
 	if _, err := second.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the connection beyond the limit: %v", err)
 	}

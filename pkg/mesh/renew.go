@@ -132,9 +132,15 @@ func (m *member) reintroduce() {
 	}
 }
 
-// begin drops what there is of a connection and tries again at once.
+// begin drops what there is of a connection and tries again at once; where leave is being taken, once the other side has what was said
+// last. A twin that heard neither our hello nor our error would keep the site id, and the numbers that two files have used.
 func (m *member) begin() {
-	if a := m.att; a != nil && a.conn == nil {
+	a := m.att
+	if a != nil && a.conn != nil && a.conn.isEnding() {
+		m.anew = true
+		return
+	}
+	if a != nil && a.conn == nil {
 		if err := m.send(signaling.Description{Kind: signaling.KindBye, Session: a.session}); err != nil {
 			m.log.Debug("the other side was not told that an attempt is over", "err", err)
 		}

@@ -3,6 +3,8 @@ package mesh
 import (
 	"errors"
 	"fmt"
+	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,7 +16,7 @@ import (
 func (r *room) holds(nodes []*testNode, keys ...string) {
 	r.t.Helper()
 	for _, n := range nodes {
-		until(r.t, fmt.Sprintf("%s has %v", n.id, keys), 20*time.Second, func() bool {
+		until(r.t, fmt.Sprintf("%s has %v", n.id, keys), patience, func() bool {
 			for _, key := range keys {
 				if n.store.get(key) == "" {
 					return false
@@ -114,7 +116,7 @@ func TestHostileClaims(t *testing.T) {
 	}
 	for i := range MaxRenewals {
 		liar(r, a, true)
-		until(t, "the site is renewed", 10*time.Second, func() bool { return a.store.asked() == i+1 })
+		until(t, "the site is renewed", patience, func() bool { return a.store.asked() == i+1 })
 	}
 	linked(t, a, b)
 	site := a.store.siteID()
@@ -133,7 +135,7 @@ func TestRenewalPause(t *testing.T) {
 	r := newRoom(t)
 	a, b := r.add("a", 1), r.add("b", 2)
 	liar(r, a, true)
-	until(t, "the site is renewed", 10*time.Second, func() bool { return a.store.asked() == 1 })
+	until(t, "the site is renewed", patience, func() bool { return a.store.asked() == 1 })
 	linked(t, a, b)
 	if err := liar(r, a, true); err == nil || err.Code != syncproto.CodeStaleCopy {
 		t.Errorf("the second liar was told %v", err)
@@ -154,7 +156,7 @@ func TestNoRenewal(t *testing.T) {
 	for range 2 {
 		liar(r, a, true)
 	}
-	until(t, "the store was asked", 10*time.Second, func() bool { return a.store.asked() == 1 })
+	until(t, "the store was asked", patience, func() bool { return a.store.asked() == 1 })
 	a.store.writeText("goes on", "x")
 	r.holds([]*testNode{b}, "x")
 	a.await(t, Condition{Links: 1, Synced: true})
@@ -170,13 +172,9 @@ func disputedMeanwhile(r *room, a, b *testNode) (held chan struct{}) {
 	linked(t, a, b)
 	held = a.store.block(&a.store.hold)
 	b.store.writeText("under way", "x")
-	until(t, "an apply is under way", 20*time.Second, func() bool {
-		a.store.mu.Lock()
-		defer a.store.mu.Unlock()
-		return a.store.waited > 0
-	})
+	until(t, "an apply is under way", patience, func() bool { return a.store.waits() > 0 })
 	liar(r, a, true)
-	until(t, "the links are gone", 20*time.Second, func() bool { return len(a.openConns(t)) == 0 })
+	until(t, "the links are gone", patience, func() bool { return len(a.openConns(t)) == 0 })
 	return held
 }
 
@@ -216,7 +214,7 @@ func TestRenewalWaits(t *testing.T) {
 		}
 	})
 	close(held)
-	until(t, "the site is renewed", 10*time.Second, func() bool { return a.store.asked() == 1 })
+	until(t, "the site is renewed", patience, func() bool { return a.store.asked() == 1 })
 	r.holds([]*testNode{a}, "x")
 	linked(t, a, b)
 	a.await(t, Condition{Links: 1, Synced: true})
@@ -229,11 +227,75 @@ func TestCloseWhileRenewing(t *testing.T) {
 	linked(t, a, b)
 	a.store.block(&a.store.renewing)
 	liar(r, a, true)
-	until(t, "the links are gone", 10*time.Second, func() bool { return len(a.openConns(t)) == 0 })
+	until(t, "the links are gone", patience, func() bool { return len(a.openConns(t)) == 0 })
 	if s := a.await(t, Condition{}); s.Synced {
 		t.Error("it is synced without links")
 	}
 	if err := a.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// fullChannel is a channel on which nothing moves until low is called.
+type fullChannel struct {
+	stuck  atomic.Bool
+	closed chan struct{}
+	onLow  atomic.Pointer[func()]
+}
+
+func (c *fullChannel) Read([]byte) (int, error) {
+	<-c.closed
+	return 0, io.EOF
+}
+
+func (c *fullChannel) Write(frame []byte) (int, error) { return len(frame), nil }
+
+func (c *fullChannel) BufferedAmount() uint64 {
+	if c.stuck.Load() {
+		return 1
+	}
+	return 0
+}
+
+func (c *fullChannel) OnLow(_ uint64, f func()) { c.onLow.Store(&f) }
+
+func (c *fullChannel) low() {
+	c.stuck.Store(false)
+	(*c.onLow.Load())()
+}
+
+func (c *fullChannel) Close() error {
+	close(c.closed)
+	return nil
+}
+
+// TestRenewalTakesLeave: a link under the old site id ends once the other side has what was said last, and the next one begins at once.
+func TestRenewalTakesLeave(t *testing.T) {
+	n := newRoom(t).add("a", 1)
+	m := &member{node: n.Node, id: peerID(2), log: n.log, pion: make(chan pionEvent, maxPion)}
+	a, err := m.newAttempt(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch := &fullChannel{closed: make(chan struct{})}
+	ch.stuck.Store(true)
+	c := &conn{peer: m.id, ch: ch, log: n.log, timing: n.timing, doubt: func(*conn, bool) {}}
+	c.timing.flush = time.Hour
+	c.init()
+	m.att, a.conn = a, c
+	c.start()
+	c.send(&syncproto.Bye{})
+	c.finish(errRenewing)
+	m.begin()
+	select {
+	case <-c.done:
+		t.Error("the channel was closed before all was sent")
+	default:
+	}
+	ch.low()
+	<-c.done
+	m.linkEnded()
+	if m.att != nil || m.next.After(time.Now()) {
+		t.Errorf("the attempt %v goes on, or the next one waits until %v", m.att, m.next)
 	}
 }

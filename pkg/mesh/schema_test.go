@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/crmesh/crmesh/pkg/crsql/changeset"
 	"github.com/crmesh/crmesh/pkg/mesh/syncproto"
@@ -23,7 +22,7 @@ func TestSchemaDifference(t *testing.T) {
 	linked(t, a, b)
 	differ := func(n *testNode, want ...string) {
 		t.Helper()
-		until(t, n.id.String()+" says how the schemas differ: "+strings.Join(want, ", "), 15*time.Second, func() bool {
+		until(t, n.id.String()+" says how the schemas differ: "+strings.Join(want, ", "), patience, func() bool {
 			m := statusOf(t, n).Members[0]
 			return slices.Equal(m.SchemaDifference, want) && m.SameSchema == (len(want) == 0)
 		})
@@ -53,12 +52,12 @@ func TestFullStore(t *testing.T) {
 	linked(t, a, b)
 	linked(t, b, c)
 	from.write(changeset.Integer(1), "x")
-	until(t, "b refuses a", 15*time.Second, func() bool {
+	until(t, "b refuses a", patience, func() bool {
 		m := statusOf(t, b).Members
 		return slices.ContainsFunc(m, func(m MemberStatus) bool { return strings.Contains(m.Error, "no more is put aside") })
 	})
 	c.store.writeText("goes on", "y")
-	until(t, "b goes on with c", 15*time.Second, func() bool { return to.get("y") == "goes on" })
+	until(t, "b goes on with c", patience, func() bool { return to.get("y") == "goes on" })
 	if _, known := statusOf(t, b).Vector[from.site.String()]; known {
 		t.Error("b claims what it refused")
 	}

@@ -419,16 +419,16 @@ func TestSurplusOfBoth(t *testing.T) {
 		return here, there
 	}
 	need(a, b, false)
-	until(t, "b knows that a does not need the link", 20*time.Second, func() bool { _, there := told(b); return there })
+	until(t, "b knows that a does not need the link", patience, func() bool { _, there := told(b); return there })
 	need(a, b, true)
-	until(t, "b knows that a needs it", 20*time.Second, func() bool { _, there := told(b); return !there })
+	until(t, "b knows that a needs it", patience, func() bool { _, there := told(b); return !there })
 	need(b, a, false)
-	until(t, "a knows that b does not", 20*time.Second, func() bool { _, there := told(a); return there })
+	until(t, "a knows that b does not", patience, func() bool { _, there := told(a); return there })
 	if here, _ := told(a); here || len(a.openConns(t)) != 1 {
 		t.Error("the link that a needs is gone, or a does not need it")
 	}
 	need(a, b, false)
-	until(t, "the link is closed, and nobody looks after it", 20*time.Second, func() bool {
+	until(t, "the link is closed, and nobody looks after it", patience, func() bool {
 		members := 0
 		for _, n := range []*testNode{a, b} {
 			n.inspect(t, func(l *loop) { members += len(l.members) + len(l.links) })

@@ -84,7 +84,7 @@ func meetStranger(t testing.TB, r *room, n *testNode) *stranger {
 				s.take(signal)
 			}
 		case s.raw = <-open:
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			t.Fatal("the stranger got no channel")
 		}
 	}
@@ -229,7 +229,7 @@ func (s *stranger) pings(count int) {
 // flow waits while much is on its way, since pion keeps everything that is written, and the channel is there.
 func (s *stranger) flow() {
 	s.t.Helper()
-	until(s.t, "the node reads", 20*time.Second, func() bool { return s.dc.BufferedAmount() < 1<<20 || s.over.Load() })
+	until(s.t, "the node reads", patience, func() bool { return s.dc.BufferedAmount() < 1<<20 || s.over.Load() })
 }
 
 // refusal reads until the channel ends. What it returns waits for that, and returns the error that was said before.
@@ -262,7 +262,7 @@ func (s *stranger) refusal() func() *syncproto.Error {
 		s.t.Helper()
 		select {
 		case <-ended:
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			s.t.Fatal("the node keeps the channel open")
 		}
 		return said
@@ -318,7 +318,7 @@ func (y *bystanders) goOn(t testing.TB) {
 		y.written++
 		value := fmt.Sprint("value ", y.written)
 		n.store.writeText(value, "of the bystanders")
-		until(t, "the row is at both", 20*time.Second, func() bool {
+		until(t, "the row is at both", patience, func() bool {
 			return y.a.store.get("of the bystanders") == value && y.b.store.get("of the bystanders") == value
 		})
 	}
@@ -331,19 +331,19 @@ func (y *bystanders) goOn(t testing.TB) {
 func (y *bystanders) recovered(t testing.TB, s *stranger) {
 	t.Helper()
 	s.leave()
-	until(t, "the node has forgotten the stranger", 20*time.Second, func() bool {
+	until(t, "the node has forgotten the stranger", patience, func() bool {
 		return len(y.a.openConns(t)) == 1 && y.a.Connections() == 1
 	})
 	y.goOn(t)
-	until(t, "no goroutine is left", 20*time.Second, func() bool { return runtime.NumGoroutine() <= y.goroutines })
-	until(t, "memory is back", 20*time.Second, func() bool { return inUse() < y.heap+spare })
+	until(t, "no goroutine is left", patience, func() bool { return runtime.NumGoroutine() <= y.goroutines })
+	until(t, "memory is back", patience, func() bool { return inUse() < y.heap+spare })
 }
 
 // strangers returns the node's end of a stranger's channel.
 func (y *bystanders) strangers(t testing.TB, s *stranger) *conn {
 	t.Helper()
 	var c *conn
-	until(t, "the node has the stranger's link", 20*time.Second, func() bool {
+	until(t, "the node has the stranger's link", patience, func() bool {
 		for _, x := range y.a.openConns(t) {
 			if x.peer == s.client.id {
 				c = x

@@ -33,7 +33,7 @@ func TestStuckClose(t *testing.T) {
 	release := stick(t, c.ch.(*dataChannel).dc.Transport())
 	a.inspect(t, func(l *loop) { l.networkChanged(&network{l.node.addresses(), time.Now()}) }) // it looks at the path
 	c.close(errDead)
-	until(t, "there is another link", 15*time.Second, func() bool {
+	until(t, "there is another link", patience, func() bool {
 		now := a.openConns(t)
 		return len(now) == 1 && now[0] != c && a.state(t, b) == LinkOpen && b.state(t, a) == LinkOpen
 	})
@@ -61,7 +61,7 @@ func TestStuckAttempt(t *testing.T) {
 	go func() { asked.Wait(); close(done) }()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Error("the member waits for SCTP")
 	}
 	release()
@@ -115,7 +115,7 @@ func TestSilentServers(t *testing.T) {
 			c := a.openConns(t)[0]
 			receive(t, asked)
 			c.close(errDead)
-			until(t, "there is another link", 15*time.Second, func() bool {
+			until(t, "there is another link", patience, func() bool {
 				now := a.openConns(t)
 				return len(now) == 1 && now[0] != c && b.state(t, a) == LinkOpen
 			})

@@ -3,7 +3,6 @@ package mesh
 import (
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestStoreUnavailable: a store that cannot be used for a while costs no link and no change, is told of, and nothing is
@@ -17,7 +16,7 @@ func TestStoreUnavailable(t *testing.T) {
 	b.store.breakWith(&UnavailableError{errDiskFull})
 	a.store.writeText("x", "k")
 	b.store.writeText("y", "l")
-	until(t, "the store has been away for as long as a link that is silent would live", 10*time.Second, func() bool {
+	until(t, "the store has been away for as long as a link that is silent would live", patience, func() bool {
 		s := b.await(t, Condition{})
 		return strings.Contains(s.Database.Error, errDiskFull.Error()) && s.Database.WaitMillis > r.timing.dead.Milliseconds()
 	})
@@ -43,7 +42,7 @@ func TestCloseWhileUnavailable(t *testing.T) {
 	linked(t, a, b)
 	b.store.breakWith(&UnavailableError{errDiskFull})
 	a.store.writeText("x", "k")
-	until(t, "the status tells", 10*time.Second, func() bool { return b.await(t, Condition{}).Database.Error != "" })
+	until(t, "the status tells", patience, func() bool { return b.await(t, Condition{}).Database.Error != "" })
 	if err := b.Close(); err != nil {
 		t.Errorf("Close: %v", err)
 	}
@@ -55,9 +54,9 @@ func TestRenewalUnavailable(t *testing.T) {
 	a := r.add("a", 1)
 	a.store.noNew = &UnavailableError{errDiskFull}
 	liar(r, a, true)
-	until(t, "the status tells", 10*time.Second, func() bool { return a.await(t, Condition{}).Database.Error != "" })
+	until(t, "the status tells", patience, func() bool { return a.await(t, Condition{}).Database.Error != "" })
 	a.store.mu.Lock()
 	a.store.noNew = nil
 	a.store.mu.Unlock()
-	until(t, "the site is renewed", 10*time.Second, func() bool { return a.await(t, Condition{}).Renewals == 1 })
+	until(t, "the site is renewed", patience, func() bool { return a.await(t, Condition{}).Renewals == 1 })
 }

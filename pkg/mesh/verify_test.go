@@ -16,7 +16,7 @@ import (
 
 func (n *testNode) verify(t testing.TB, o VerifyOptions) VerifyReport {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	r, err := n.Verify(ctx, o)
 	if err != nil {
@@ -168,7 +168,7 @@ func TestVerifyWhileBothWrite(t *testing.T) {
 			}
 		})
 	}
-	until(t, "there are rows", 10*time.Second, func() bool { return b.store.get("own 0 200") != "" && a.store.get("own 1 200") != "" })
+	until(t, "there are rows", patience, func() bool { return b.store.get("own 0 200") != "" && a.store.get("own 1 200") != "" })
 	for range 3 {
 		if m := a.verify(t, VerifyOptions{Rows: 5}).Members[0]; m.Outcome == VerifyDifferent || m.Outcome == VerifyNoAnswer {
 			t.Errorf("got %+v", m)
@@ -247,7 +247,7 @@ func TestVerifyNotLinked(t *testing.T) {
 	r := newRoom(t)
 	a := r.add("a", 1)
 	r.hub.join(peerID(9)) // says nothing
-	until(t, "the member is known", 5*time.Second, func() bool {
+	until(t, "the member is known", patience, func() bool {
 		s, err := a.Status(t.Context())
 		return err == nil && len(s.Members) == 1
 	})
@@ -261,7 +261,7 @@ func TestVerifyNotLinked(t *testing.T) {
 func TestVerifyTwoReaders(t *testing.T) {
 	r := newRoom(t)
 	a, b := r.addMeta("a", signaling.Meta{Reader: true}), r.addMeta("b", signaling.Meta{Reader: true})
-	until(t, "they know of each other", 5*time.Second, func() bool {
+	until(t, "they know of each other", patience, func() bool {
 		s, err := a.Status(t.Context())
 		return err == nil && len(s.Members) == 1 && s.Members[0].Peer == b.id.String()
 	})
@@ -289,7 +289,7 @@ func TestVerifyNoAnswer(t *testing.T) {
 		}
 	}
 	unlock()
-	until(t, "it answers again", 10*time.Second, func() bool {
+	until(t, "it answers again", patience, func() bool {
 		return a.verify(t, VerifyOptions{}).Identical == 1
 	})
 }
@@ -317,11 +317,11 @@ func TestVerifyAll(t *testing.T) {
 		r.addMeta(fmt.Sprint("n", i), signaling.Meta{})
 	}
 	a := r.nodes[0]
-	until(t, "everybody has its links", time.Minute, func() bool {
+	until(t, "everybody has its links", patience, func() bool {
 		return !slices.ContainsFunc(r.nodes, func(n *testNode) bool { return !n.neighbourhood(t).complete })
 	})
 	a.store.writeText("v", "k")
-	until(t, "all stores are equal", time.Minute, func() bool {
+	until(t, "all stores are equal", patience, func() bool {
 		return !slices.ContainsFunc(r.nodes, func(n *testNode) bool { return n.store.content() != a.store.content() })
 	})
 	neighbours := a.verify(t, VerifyOptions{}).Identical
@@ -331,7 +331,7 @@ func TestVerifyAll(t *testing.T) {
 	if got := a.verify(t, VerifyOptions{All: true}); got.Identical != count-1 {
 		t.Fatalf("identical on %d of %d: %+v", got.Identical, got.Total, got.Members)
 	}
-	until(t, "the links that were made for it are closed", time.Minute, func() bool { return len(a.neighbourhood(t).live) <= neighbours })
+	until(t, "the links that were made for it are closed", patience, func() bool { return len(a.neighbourhood(t).live) <= neighbours })
 
 	r.hub.hook(func(from, to signaling.PeerID, _ signaling.Description) bool { return from != a.id && to != a.id })
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)

@@ -185,7 +185,7 @@ func TestAllCut(t *testing.T) {
 	a.store.writeText("from a", "x")
 	b.store.writeText("from b", "y")
 	for _, n := range []*testNode{a, b} {
-		until(t, "the link is given up", 15*time.Second, func() bool { return len(n.openConns(t)) == 0 })
+		until(t, "the link is given up", patience, func() bool { return len(n.openConns(t)) == 0 })
 	}
 	if got := a.store.get("y") + b.store.get("x"); got != "" {
 		t.Fatalf("%q came through a network that is cut", got)
@@ -207,9 +207,9 @@ func TestSilence(t *testing.T) {
 	ca := a.openConns(t)[0]
 	r.hub.setDown(true)
 	c.cutAll(true)
-	until(t, "the link is suspect", 5*time.Second, func() bool { return a.state(t, b) == LinkSuspect })
+	until(t, "the link is suspect", patience, func() bool { return a.state(t, b) == LinkSuspect })
 	for _, n := range []*testNode{a, b} {
-		until(t, "the link is given up", 10*time.Second, func() bool { return len(n.openConns(t)) == 0 })
+		until(t, "the link is given up", patience, func() bool { return len(n.openConns(t)) == 0 })
 	}
 	if err := ca.reason(); !errors.Is(err, errDead) {
 		t.Errorf("the link ended with %v", err)
@@ -254,7 +254,7 @@ func TestNoChannel(t *testing.T) {
 	r.timing.attempt = time.Second
 	a := r.add("a", 1, onNet(netA))
 	r.add("b", 2, onNet(netB))
-	until(t, "the status says it", 10*time.Second, func() bool {
+	until(t, "the status says it", patience, func() bool {
 		s, err := a.Status(t.Context())
 		return err == nil && len(s.Members) == 1 && s.Members[0].Error == errNoChannel.Error() && s.Members[0].Reached == LinkOpening
 	})

@@ -69,7 +69,7 @@ func TestBusBoundsBytes(t *testing.T) {
 	from, to := connect(), connect()
 	to.Subscribe("s")
 	to.Subscribe("ready")
-	soon := time.After(20 * time.Second)
+	soon := time.After(time.Minute)
 	publish := func(b *Bus, subject, reply string, data []byte) {
 		t.Helper()
 		for {

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func connect(t *testing.T, url string) (*natsbus.Bus, *signaltest.Log) {
 	t.Helper()
