@@ -13,7 +13,7 @@ import type { Harness } from "./page.ts";
 
 declare const harness: Harness;
 
-vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
+vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
 const all = "SELECT id, length(v) FROM t ORDER BY id";
 const size = 200_000;

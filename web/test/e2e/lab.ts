@@ -10,10 +10,13 @@ import { freePort, Program, run } from "./process.ts";
 import { Replica } from "./replica.ts";
 
 // Several states of up to SOON each may follow one another in a test.
-vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
+vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
-/** How long a state may take to come about, in ms: far more than it does on a machine with nothing else to do. */
-export const SOON = 30_000;
+/**
+ * How long a state may take to come about, in ms: far more than it does on a machine with nothing else to do, and more than two
+ * attempts at a link take that fail.
+ */
+export const SOON = 60_000;
 
 /** A value as it passes between the test and a page. */
 export type Plain = null | bigint | number | string | Uint8Array;
@@ -67,7 +70,9 @@ export class Lab {
   async browser(): Promise<BrowserContext> {
     const browser = this.#browsers[0] ?? (await launchChromium());
     if (this.#browsers.length === 0) this.#browsers.push(browser);
-    return browser.newContext();
+    const context = await browser.newContext();
+    context.setDefaultTimeout(SOON);
+    return context;
   }
 
   /** Ends what `browser` has begun: all pages are gone without a word, and what they stored with them. */

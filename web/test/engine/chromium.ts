@@ -9,7 +9,7 @@ import { type Browser, chromium, type Page } from "playwright-core";
 export const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
 /** How long the browser may take to start, in milliseconds. */
-const START_MS = 20_000;
+const START_MS = 120_000;
 
 /** One browser on one profile directory. Whoever starts it disposes of it. */
 export class Chromium {
