@@ -3,7 +3,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Browser, BrowserContext, Page } from "playwright-core";
+import type { Browser, BrowserContext, BrowserContextOptions, Page } from "playwright-core";
 import { expect, vi } from "vitest";
 import { launchChromium } from "../chromium.ts";
 import { freePort, Program, run } from "./process.ts";
@@ -67,10 +67,10 @@ export class Lab {
   }
 
   /** A browser with a profile of its own: its pages share storage with nobody else's. */
-  async browser(): Promise<BrowserContext> {
+  async browser(options: BrowserContextOptions = {}): Promise<BrowserContext> {
     const browser = this.#browsers[0] ?? (await launchChromium());
     if (this.#browsers.length === 0) this.#browsers.push(browser);
-    const context = await browser.newContext();
+    const context = await browser.newContext(options);
     context.setDefaultTimeout(SOON);
     return context;
   }

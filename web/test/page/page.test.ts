@@ -185,6 +185,23 @@ describe("the grid", () => {
   });
 });
 
+describe("a room that does not open", () => {
+  it("says after 10 s that it takes unusually long, and offers to load the page again", async () => {
+    await page.clock.install({ time: 0 });
+    await page.clock.pauseAt(1_000);
+    await page.goto(`${page.url()}?opening`);
+    await page.getByText("Opening the database").waitFor();
+    const hint = page.getByTestId("opening-late");
+    await page.clock.runFor(9_999);
+    expect(await hint.count()).toBe(0);
+    await page.clock.runFor(1);
+    await hint.getByText("The connection or the server may be the cause").waitFor();
+    await page.evaluate(() => Object.assign(window, { before: true }));
+    await page.getByRole("button", { name: "Load the page again" }).click();
+    await page.waitForFunction(() => !("before" in window), undefined, { polling: 50 });
+  });
+});
+
 describe("the SQL box", () => {
   it("shows rows, changes and errors", async () => {
     await exec(`${schema} INSERT INTO t(id, s) VALUES (1, 'one'), (2, NULL);`);
