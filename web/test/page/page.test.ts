@@ -32,6 +32,7 @@ afterAll(async () => {
 beforeEach(async () => {
   await page?.close();
   page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
+  page.setDefaultTimeout(60_000);
   await page.goto(new URL("test/page/index.html", server.resolvedUrls?.local[0]).href);
   await page.waitForFunction(() => window.fake !== undefined);
 });
