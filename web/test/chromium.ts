@@ -5,6 +5,9 @@ import { type Browser, chromium } from "playwright-core";
 
 const places = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 
+/** How long the browser may take to start, in ms. */
+const START = 120_000;
+
 /** The browser's program: $CHROMIUM, or where Linux distributions put it. */
 export function chromiumPath(): string {
   const path = process.env.CHROMIUM ?? places.find(existsSync);
@@ -22,5 +25,5 @@ export const chromiumArgs: readonly string[] = [
 
 /** Starts a browser of its own; whoever calls closes it. */
 export function launchChromium(): Promise<Browser> {
-  return chromium.launch({ executablePath: chromiumPath(), args: [...chromiumArgs] });
+  return chromium.launch({ executablePath: chromiumPath(), args: [...chromiumArgs], timeout: START });
 }

@@ -48,7 +48,7 @@ export class Coturn {
 
   static async start(port: number): Promise<Coturn> {
     const server = new Coturn(port);
-    for (const deadline = Date.now() + 20_000; !(await answers(port)); ) {
+    for (const deadline = Date.now() + 60_000; !(await answers(port)); ) {
       if (!server.program.running || Date.now() > deadline)
         throw new Error(`coturn does not answer:\n${server.program.output}`);
       await new Promise((resolve) => setTimeout(resolve, 20));

@@ -1,7 +1,7 @@
 // Why a database cannot be had, or cannot go on.
 
 import { SqliteError } from "./statement.ts";
-import { SQLITE_FULL, SQLITE_IOERR } from "./wasm.ts";
+import { SQLITE_CANTOPEN, SQLITE_CORRUPT, SQLITE_FULL, SQLITE_IOERR, SQLITE_NOTADB } from "./wasm.ts";
 
 /** What went wrong with the storage. */
 export type StorageReason =
@@ -40,12 +40,36 @@ export class StatementError extends Error {
 /** The StorageError that an error of the engine's stands for; any other error as it is. */
 export function explain(error: unknown): unknown {
   if (!(error instanceof SqliteError)) return error;
-  if (error.code === SQLITE_IOERR) return ioError(error);
-  if (error.code !== SQLITE_FULL) return error;
+  switch (error.code) {
+    case SQLITE_IOERR:
+    case SQLITE_CANTOPEN:
+      return ioError(error);
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+      return damaged(error.message, error);
+    case SQLITE_FULL:
+      return new StorageError(
+        "full",
+        "there is no room left for this database; free some storage and try again",
+        { cause: error, passing: true },
+      );
+  }
+  return error;
+}
+
+/** What a person is told where a database cannot go on because of `error`. */
+export function ending(error: unknown): string {
+  if (error instanceof StorageError) return error.message;
+  const detail = error instanceof Error ? error.message : String(error);
+  return `the database stopped (${detail}); reload the page; nothing that was saved is lost`;
+}
+
+/** What is kept is no database that can be read: `detail` says how. */
+export function damaged(detail: string, cause?: unknown): StorageError {
   return new StorageError(
-    "full",
-    "there is no room left for this database; free some storage and try again",
-    { cause: error, passing: true },
+    "corrupt",
+    `this browser's copy of the database is damaged (${detail}); keep the room's link, delete the data of this page in the browser's settings, and open the link again: what other members hold comes back from them`,
+    { cause },
   );
 }
 
@@ -58,6 +82,12 @@ export function noRoom(cause: unknown): StorageError {
 
 /** The storage refused: `cause` says how. */
 export function ioError(cause: unknown): StorageError {
+  if (cause instanceof StorageError) return cause;
+  if (cause instanceof DOMException && cause.name === "QuotaExceededError") return noRoom(cause);
   const detail = cause instanceof Error ? cause.message : String(cause);
-  return new StorageError("io", `the browser's storage failed (${detail}); reload the page`, { cause });
+  return new StorageError(
+    "io",
+    `the browser's storage failed (${detail}); reload the page, and if it fails again, see whether the disk works and has room, and start the browser anew`,
+    { cause },
+  );
 }

@@ -1,6 +1,6 @@
 // A database kept in IndexedDB: read into memory as a whole when it is opened, written block by block after each commit.
 
-import { noRoom, StorageError } from "./errors.ts";
+import { damaged, ioError, StorageError } from "./errors.ts";
 import { BLOCK, type PageChanges, PagedFile } from "./pages.ts";
 import type { Storage } from "./store.ts";
 
@@ -130,8 +130,7 @@ async function readBlocks(idb: IDBDatabase, count: number): Promise<Uint8Array[]
     const range = IDBKeyRange.bound(from, Math.min(from + READ_BATCH, count) - 1);
     blocks.push(...(await result<Uint8Array[]>(store.getAll(range))));
   }
-  if (blocks.length !== count)
-    throw new StorageError("corrupt", "the stored database is incomplete; reset it to go on");
+  if (blocks.length !== count) throw damaged(`${count - blocks.length} of its ${count} blocks are missing`);
   return blocks;
 }
 
@@ -151,13 +150,4 @@ function completed(transaction: IDBTransaction): Promise<void> {
 
 function takenOver(): StorageError {
   return new StorageError("busy", "another tab has opened this database; close one of the two and reload");
-}
-
-function ioError(error: unknown): StorageError {
-  if (error instanceof StorageError) return error;
-  if (error instanceof DOMException && error.name === "QuotaExceededError") return noRoom(error);
-  const detail = error instanceof Error ? error.message : String(error);
-  return new StorageError("io", `the browser's storage failed (${detail}); reload the page`, {
-    cause: error,
-  });
 }

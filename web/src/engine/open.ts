@@ -1,7 +1,7 @@
 // Opening a database in a browser's dedicated Worker: the engine, where its bytes are kept, and the store on top.
 
 import wasmUrl from "@vlcn.io/wa-sqlite/dist/crsqlite-sync.wasm?url";
-import { noRoom, StorageError } from "./errors.ts";
+import { damaged, explain, noRoom } from "./errors.ts";
 import { existsInIndexedDB, openIndexedDB } from "./indexeddb.ts";
 import { canUseOPFS, openPool } from "./opfs.ts";
 import { Database, SqliteError } from "./sqlite.ts";
@@ -50,7 +50,7 @@ async function openOnOPFS(name: string): Promise<SqliteStore> {
     if (!made) for (const file of [FILE, `${FILE}-journal`]) pool.xDelete(file, 0);
     await pool.close();
     // The engine has many words for what it could not write while it was being opened.
-    throw pool.full ? noRoom(error) : explained(error);
+    throw pool.full ? noRoom(error) : unreadable(error);
   }
 }
 
@@ -65,7 +65,7 @@ async function openOnIndexedDB(name: string): Promise<SqliteStore> {
     return new SqliteStore(() => openDatabase(module, file.name, pragmas), storage);
   } catch (error) {
     await storage.close();
-    throw explained(error);
+    throw unreadable(error);
   }
 }
 
@@ -77,13 +77,8 @@ function openDatabase(module: SqliteWasm, vfs: string, pragmas: readonly string[
   return db;
 }
 
-function explained(error: unknown): unknown {
-  if (!(error instanceof SqliteError)) return error;
-  return new StorageError(
-    "corrupt",
-    `the stored database cannot be opened (${error.message}); reset it to go on`,
-    {
-      cause: error,
-    },
-  );
+// Whatever keeps the engine from opening a file that can be read, the file is damaged.
+function unreadable(error: unknown): unknown {
+  const told = explain(error);
+  return told instanceof SqliteError ? damaged(told.message, told) : told;
 }

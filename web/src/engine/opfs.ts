@@ -1,7 +1,7 @@
 // A database kept in the origin private file system, through synchronous access handles.
 
 import { AccessHandlePoolVFS } from "@vlcn.io/wa-sqlite/src/examples/AccessHandlePoolVFS.js";
-import { noRoom, StorageError } from "./errors.ts";
+import { ioError, StorageError } from "./errors.ts";
 import type { Storage } from "./store.ts";
 import { SQLITE_FULL, SQLITE_IOERR, SQLITE_OK } from "./wasm.ts";
 
@@ -51,7 +51,7 @@ export async function openPool(name: string): Promise<Pool> {
       failed.push(pool);
       if (!(error instanceof DOMException) || error.name !== "NoModificationAllowedError") {
         await closeAll(failed);
-        throw asStorageError(error);
+        throw ioError(error);
       }
       if (performance.now() > deadline) {
         await closeAll(failed);
@@ -129,12 +129,4 @@ function guarded(call: () => number): number {
   } catch (error) {
     return error instanceof DOMException && error.name === "QuotaExceededError" ? SQLITE_FULL : SQLITE_IOERR;
   }
-}
-
-function asStorageError(error: unknown): StorageError {
-  if (error instanceof DOMException && error.name === "QuotaExceededError") return noRoom(error);
-  const detail = error instanceof Error ? error.message : String(error);
-  return new StorageError("io", `the browser's storage failed (${detail}); reload the page`, {
-    cause: error,
-  });
 }

@@ -52,7 +52,9 @@ export interface SqliteWasmOptions {
 
 // Result codes and constants of sqlite3.h that the engine uses.
 export const SQLITE_OK = 0;
+export const SQLITE_CORRUPT = 11;
 export const SQLITE_FULL = 13;
+export const SQLITE_NOTADB = 26;
 export const SQLITE_IOERR = 10;
 export const SQLITE_CANTOPEN = 14;
 export const SQLITE_NOTFOUND = 12;
@@ -72,9 +74,17 @@ export const TYPE_BLOB = 4;
 
 /**
  * Instantiates a fresh cr-sqlite, with a memory of its own. In Node give the bytes; in a browser the
- * file is fetched from beside the script.
+ * file is fetched from beside the script. Rejects with an Error that says what to do if it cannot be had.
  */
 export async function instantiate(options: SqliteWasmOptions): Promise<SqliteWasm> {
-  const { default: factory } = await import("@vlcn.io/wa-sqlite/dist/crsqlite-sync.mjs");
-  return factory(options);
+  try {
+    const { default: factory } = await import("@vlcn.io/wa-sqlite/dist/crsqlite-sync.mjs");
+    return await factory(options);
+  } catch (error) {
+    const detail = error instanceof Error ? error.message : String(error);
+    throw new Error(
+      `the database engine, a file of this page, could not be loaded (${detail}); see whether the server can be reached, and try again`,
+      { cause: error },
+    );
+  }
 }

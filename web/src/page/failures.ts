@@ -47,5 +47,10 @@ export function describe(error: unknown): Failure {
       advice: `Leave private browsing, allow site data for this page, close other tabs of this room, and reload. (${text})`,
     };
   }
-  return { title: "The room could not be opened", advice: text };
+  return { title: "The room could not be opened", advice: sentence(text) };
+}
+
+/** Library errors begin in lower case and have no full stop. */
+export function sentence(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.?!]$/.test(text) ? "" : "."}`;
 }

@@ -1,6 +1,6 @@
 import { useEffect, useRef } from "react";
 import { type Member, useStatus } from "../react/index.ts";
-import { sentence } from "./welcome.tsx";
+import { sentence } from "./failures.ts";
 
 /** How many members are listed at most; of a large room, most are linked over others. */
 const shownMembers = 40;

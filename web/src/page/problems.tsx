@@ -1,5 +1,5 @@
 import { type ClientStatus, useStatus } from "../react/index.ts";
-import { sentence } from "./welcome.tsx";
+import { sentence } from "./failures.ts";
 
 /** Reasons that the page lists; the status has more. */
 const shownReasons = 3;

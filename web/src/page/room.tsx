@@ -5,6 +5,7 @@ import { LinkError } from "../signaling/link.ts";
 import { FailureView } from "./failure-view.tsx";
 import { describe, environmentFailure, type Failure } from "./failures.ts";
 import { enterRoom } from "./location.ts";
+import { Opening } from "./opening.tsx";
 import { RoomPage } from "./room-page.tsx";
 import { Welcome } from "./welcome.tsx";
 
@@ -63,13 +64,7 @@ export function Room({ link, open }: { link: string; open: Opener }) {
     };
   }, [link, open, attempt]);
 
-  if (state === undefined) {
-    return (
-      <p className="opening" role="status">
-        Opening the database…
-      </p>
-    );
-  }
+  if (state === undefined) return <Opening />;
   // A wrong link is mended where links are given.
   if ("linkFault" in state) return <Welcome error={state.linkFault} enter={enterRoom} />;
   if ("failure" in state) {

@@ -1,7 +1,7 @@
 import { type FormEvent, useId, useState } from "react";
 import { newRoom, parseLink, writeLink } from "../signaling/link.ts";
 import { FailureView } from "./failure-view.tsx";
-import { environmentFailure } from "./failures.ts";
+import { environmentFailure, sentence } from "./failures.ts";
 import { pageBase } from "./location.ts";
 
 /** The way in: make a room, or join one by its link. Both end in `enter` with a link. */
@@ -90,9 +90,4 @@ export function Mark() {
       <circle cx="26" cy="25" r="4" />
     </svg>
   );
-}
-
-/** Library errors begin in lower case and have no full stop. */
-export function sentence(text: string): string {
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.?!]$/.test(text) ? "" : "."}`;
 }

@@ -1,9 +1,9 @@
 import { type KeyboardEvent, useId, useRef, useState } from "react";
 import { useClient, useStatus } from "../react/index.ts";
+import { sentence } from "./failures.ts";
 import { Grid } from "./grid/grid.tsx";
 import { SqlBox } from "./sql-box.tsx";
 import { useTables } from "./tables.ts";
-import { sentence } from "./welcome.tsx";
 
 const SQL = "\0sql"; // no table has this name
 const firstTable = `CREATE TABLE notes (

@@ -273,4 +273,4 @@ test("claims of as many sites as a vector has leave places for those that are li
   expect(await known()).toBeLessThan(MaxVectorSites - ReservedSites + 10);
   expect(notices.filter((n) => n.includes("more databases than")).length).toBe(1);
   await goOn();
-}, 30_000);
+});

@@ -22,7 +22,7 @@ import { MaxRenewals, renewing } from "./renewals.ts";
 import type { Store } from "./store.ts";
 
 /** How long a state may take to come about, in ms. */
-const SOON = 20_000;
+const SOON = 60_000;
 
 const schema = "CREATE TABLE t (id PRIMARY KEY NOT NULL, v); SELECT crsql_as_crr('t')";
 const STRANGER = "5a".repeat(16);

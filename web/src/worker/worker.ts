@@ -1,6 +1,7 @@
 // The entry of the dedicated Worker: one database and its core, at the service of one page.
 
 import { type Postable, portOf, Rpc } from "../client/rpc.ts";
+import { ending } from "../engine/errors.ts";
 import { existsInIndexedDB } from "../engine/indexeddb.ts";
 import { openStore } from "../engine/open.ts";
 import { canUseOPFS } from "../engine/opfs.ts";
@@ -32,7 +33,7 @@ const methods: WorkerMethods = {
       notice: (sentence) => page.note("notice", { sentence }),
       failed: (error) => {
         stopTime();
-        page.note("failed", { sentence: error instanceof Error ? error.message : String(error) });
+        page.note("failed", { sentence: ending(error) });
       },
     };
     driver = await Driver.start(store, writer, seed, events, { accept });

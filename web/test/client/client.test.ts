@@ -6,7 +6,7 @@ import type { Harness } from "./page.ts";
 
 declare const harness: Harness;
 
-vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
+vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
 const schema = "CREATE TABLE t (id INTEGER PRIMARY KEY NOT NULL, v); SELECT crsql_as_crr('t')";
 const all = "SELECT id, v FROM t ORDER BY id";
@@ -118,7 +118,8 @@ test("tabs of one browser are one peer, and closing the leader costs nothing", a
     .toBeGreaterThan(20);
   await leader.close();
   await writes;
-  expect((await status(follower)).leader).toBe(true);
+  // All writes may have been done before the leader was gone.
+  await expect.poll(async () => (await status(follower)).leader, { timeout: SOON }).toBe(true);
   await settled([follower, other], "SELECT count(*) FROM t WHERE v = 'burst'", [[100n]]);
   await linked(other, 1);
   await here.close();
@@ -179,13 +180,14 @@ test("a page that crashed and is opened again takes the place of what is left of
   const b = await lab.open(two, links.write ?? "", "b");
   await exec(a, `${schema}; INSERT INTO t VALUES (1, 'x')`);
   await settled([a, b], all, [[1n, "x"]]);
+  const again = await lab.tab(two); // loaded before, as what is left is forgotten after 15 s
   await b.goto("chrome://crash").catch(() => {}); // no goodbye, no close of anything
-  const again = await lab.open(two, links.write ?? "", "b");
-  const members = async () =>
-    (await status(a)).members.map((m) => (m.state === "open" ? "open" : (m.error ?? "none"))).sort();
+  await again.evaluate((room) => harness.open({ room, name: "b" }), links.write ?? "");
+  // It was in the status, until the server forgot what was left.
   await expect
-    .poll(members, { timeout: SOON, interval: 20 })
-    .toEqual([expect.stringContaining("a newer connection of the same peer"), "open"]);
+    .poll(() => a.evaluate(() => [...harness.errors]), { timeout: SOON })
+    .toContainEqual(expect.stringContaining("a newer connection of the same peer"));
+  await linked(a, 1);
   await exec(again, "INSERT INTO t VALUES (2, 'y')");
   await settled([a], "SELECT id FROM t ORDER BY id", [[1n], [2n]]);
   await one.close();
@@ -202,8 +204,7 @@ test("what is against the protocol costs that link only, and says so", async () 
   await b.evaluate(() => harness.inject(new Uint8Array([1, 99])));
   await expect
     .poll(async () => (await status(a)).members, { timeout: SOON })
-    .toMatchObject([{ name: "b", state: "failed" }]);
-  expect((await status(a)).members[0]?.error).toContain("unknown type 99");
+    .toMatchObject([{ name: "b", state: "failed", error: expect.stringContaining("unknown type 99") }]);
   const c = await lab.open(contexts[2], links.write ?? "", "c");
   await exec(c, `${schema}; INSERT INTO t VALUES (1, 'x')`);
   await settled([a, b, c], all, [[1n, "x"]]);
@@ -221,9 +222,9 @@ test("a forged proof of the writer role makes no link", async () => {
     crypto.subtle.sign = async () => new Uint8Array(64).buffer;
     await harness.open({ room, name: "forger" });
   }, links.write ?? "");
-  const members = async () => (await status(a)).members;
-  await expect.poll(members, { timeout: SOON }).toMatchObject([{ name: "forger", state: "failed" }]);
-  expect((await members())[0]?.error).toContain("does not verify");
+  await expect
+    .poll(async () => (await status(a)).members, { timeout: SOON })
+    .toMatchObject([{ name: "forger", state: "failed", error: expect.stringContaining("does not verify") }]);
   await expect(query(forger, "SELECT * FROM t")).rejects.toThrow("no such table");
   await one.close();
   await two.close();
@@ -236,7 +237,7 @@ test("negotiation: crossing restarts, also with an offer that is lost, early can
   expect(await page.evaluate(() => harness.lostRestart())).toBe(1);
   await page.evaluate(() => harness.candidatesBeforeDescription());
   await page.evaluate(() => harness.lostOffer());
-  await expect.poll(() => page.evaluate(() => harness.liveConnections())).toBe(0);
+  await expect.poll(() => page.evaluate(() => harness.liveConnections()), { timeout: SOON }).toBe(0);
   await context.close();
 });
 

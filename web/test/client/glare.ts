@@ -22,7 +22,8 @@ class Side {
       own,
       peer,
       site: () => site,
-      timing: { ...defaultTiming, want: 300, restart: 3000, attempt: 5000, minBackoff: 100 },
+      // What is lost is repaired at once, or asked for: that a restart or an attempt takes long is no reason to begin anew.
+      timing: { ...defaultTiming, want: 300, restart: 40_000, attempt: 40_000, minBackoff: 100 },
       configuration: () => ({}),
       send: (d) => {
         const bytes = marshalDescription(d);
@@ -51,7 +52,7 @@ function pair(): [polite: Side, impolite: Side] {
 }
 
 async function until(what: string, holds: () => boolean): Promise<void> {
-  const deadline = performance.now() + 20_000;
+  const deadline = performance.now() + 60_000;
   while (!holds()) {
     if (performance.now() > deadline) throw new Error(`this never came about: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));

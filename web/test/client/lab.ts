@@ -12,7 +12,7 @@ import type { Harness } from "./page.ts";
 declare const harness: Harness;
 
 /** How long a state may take to come about, in ms. */
-export const SOON = 30_000;
+export const SOON = 60_000;
 
 export class ClientLab {
   readonly #server: ViteDevServer;
@@ -59,8 +59,10 @@ export class ClientLab {
   }
 
   /** A browser with storage of its own. */
-  context(): Promise<BrowserContext> {
-    return this.#browser.newContext();
+  async context(): Promise<BrowserContext> {
+    const context = await this.#browser.newContext();
+    context.setDefaultTimeout(SOON);
+    return context;
   }
 
   /** A tab with the library, nothing opened yet. */

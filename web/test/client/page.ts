@@ -11,6 +11,8 @@ export interface Harness {
   client: Client | undefined;
   /** Names of tables that onChange told of. */
   changed: Set<string>;
+  /** Why there was no link to a member, all that the status has ever said. */
+  errors: Set<string>;
   liveConnections(): number;
   crossingRestarts: typeof crossingRestarts;
   candidatesBeforeDescription: typeof candidatesBeforeDescription;
@@ -44,6 +46,7 @@ const harness: Harness = {
   createRoom,
   client: undefined,
   changed: new Set(),
+  errors: new Set(),
   liveConnections,
   crossingRestarts,
   candidatesBeforeDescription,
@@ -88,6 +91,9 @@ const harness: Harness = {
     const client = await open(options);
     client.onChange((tables) => {
       for (const table of tables) harness.changed.add(table);
+    });
+    client.subscribe(() => {
+      for (const { error } of client.status().members) if (error !== undefined) harness.errors.add(error);
     });
     harness.client = client;
   },

@@ -13,7 +13,7 @@ import type { Harness } from "./page.ts";
 
 declare const harness: Harness;
 
-vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
+vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
 const all = "SELECT id, length(v) FROM t ORDER BY id";
 const size = 200_000;
@@ -69,6 +69,7 @@ describe.skipIf(withoutCoturn)("with a TURN server", () => {
       .toEqual(["relay"]);
 
     // The credentials end, the relays go: the same link goes on over new ones.
+    const made = await page.evaluate(() => harness.madeChannels()); // more than one where the first credentials were over before a relay was asked for
     const first = Math.max(...turn.expiries);
     await expect.poll(() => Date.now() / 1000 > first + 1, { timeout: SOON }).toBe(true);
     const { port } = turn;
@@ -76,7 +77,7 @@ describe.skipIf(withoutCoturn)("with a TURN server", () => {
     turn = await Coturn.start(port);
     await exec(page, "INSERT INTO t VALUES (3, ?)", "c".repeat(size));
     await expect.poll(() => replica.query("SELECT count(*) FROM t"), { timeout: SOON }).toEqual([[3]]);
-    expect(await page.evaluate(() => harness.madeChannels())).toBe(1);
+    expect(await page.evaluate(() => harness.madeChannels())).toBe(made);
     expect(Math.min(...turn.expiries)).toBeGreaterThan(first);
 
     await page.evaluate(() => harness.client?.close());

@@ -46,4 +46,4 @@ it("takes in whoever has a link with the token, and says to others what they lac
   await second.reload();
   await opened(second);
   await equal([second], "notes", columns, 1);
-}, 180_000);
+});

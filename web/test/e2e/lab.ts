@@ -3,17 +3,20 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Browser, BrowserContext, Page } from "playwright-core";
+import type { Browser, BrowserContext, BrowserContextOptions, Page } from "playwright-core";
 import { expect, vi } from "vitest";
 import { launchChromium } from "../chromium.ts";
 import { freePort, Program, run } from "./process.ts";
 import { Replica } from "./replica.ts";
 
 // Several states of up to SOON each may follow one another in a test.
-vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
+vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
-/** How long a state may take to come about, in ms: far more than it does on a machine with nothing else to do. */
-export const SOON = 30_000;
+/**
+ * How long a state may take to come about, in ms: far more than it does on a machine with nothing else to do, and more than two
+ * attempts at a link take that fail.
+ */
+export const SOON = 60_000;
 
 /** A value as it passes between the test and a page. */
 export type Plain = null | bigint | number | string | Uint8Array;
@@ -64,10 +67,12 @@ export class Lab {
   }
 
   /** A browser with a profile of its own: its pages share storage with nobody else's. */
-  async browser(): Promise<BrowserContext> {
+  async browser(options: BrowserContextOptions = {}): Promise<BrowserContext> {
     const browser = this.#browsers[0] ?? (await launchChromium());
     if (this.#browsers.length === 0) this.#browsers.push(browser);
-    return browser.newContext();
+    const context = await browser.newContext(options);
+    context.setDefaultTimeout(SOON);
+    return context;
   }
 
   /** Ends what `browser` has begun: all pages are gone without a word, and what they stored with them. */

@@ -57,9 +57,10 @@ it("is not noticed by a link", async () => {
   await lab.signal(...args);
   expect(await old.stop()).toBe(0);
   for (const [i, page] of pages.entries()) {
+    // More than one where the page was held up for seconds: it looks whether the server lives, then, and does not wait long for the answer.
     await expect
       .poll(() => page.evaluate(() => window.made.sockets), { timeout: SOON })
-      .toBe((before[i]?.sockets ?? 0) + 1);
+      .toBeGreaterThan(before[i]?.sockets ?? 0);
   }
   await exec(ada, "INSERT INTO notes VALUES ('1', 'one')");
   await expect.poll(() => query(ben, "SELECT text FROM notes"), { timeout: SOON }).toEqual([["one"]]);

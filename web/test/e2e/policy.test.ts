@@ -1,4 +1,4 @@
-// The page under its Content-Security-Policy, and the forms in which its files come.
+// The page under its Content-Security-Policy, the forms in which its files come, and one that never does.
 
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -84,4 +84,24 @@ it("does all it does under its policy, kept for use without a server too", async
     );
     await expect.poll(() => heard.length, { timeout: SOON }).toBeGreaterThanOrEqual(2);
   }
+});
+
+it("is loaded again where its engine did not come", async () => {
+  // A service worker would fetch the engine, too, past the route.
+  const page = await (await lab.browser({ serviceWorkers: "block" })).newPage();
+  let asked = 0;
+  await page.route(/\.wasm$/, async (route) => {
+    asked++;
+    if (asked === 1) await route.abort();
+    if (asked > 2) await route.continue(); // the second one never gets an answer
+  });
+  await page.clock.install();
+  await page.goto(lab.link);
+  await page.getByTestId("failure").getByText("see whether the server can be reached").waitFor();
+  await page.getByRole("button", { name: "Try again" }).click();
+  await expect.poll(() => asked, { timeout: SOON }).toBe(2);
+  await page.clock.fastForward(10_000);
+  await page.getByTestId("opening-late").waitFor();
+  await page.getByRole("button", { name: "Load the page again" }).click();
+  await opened(page);
 });

@@ -7,8 +7,12 @@ import { fileURLToPath } from "node:url";
 
 const bin = fileURLToPath(new URL("../../../bin/", import.meta.url));
 
-/** How long a program may take to start or to stop, in ms. */
-const TIMEOUT = 20_000;
+/** How long a program may take to start or to stop, in ms: far more than it does, also on a busy machine. */
+const TIMEOUT = 60_000;
+
+/** Where the ports of this process begin. Below 32768, where systems give no ports to connections that go out. */
+const FIRST_PORT = 20_000 + (process.pid % 120) * 100;
+let ports = 0;
 
 /** The path of bin/NAME; `make build` makes it. */
 export function program(name: string): string {
@@ -100,16 +104,22 @@ export async function run(name: string, ...args: string[]): Promise<string> {
   return out;
 }
 
-/** A TCP port of the loopback that is free now. */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
+/**
+ * A TCP port of the loopback that is free now, and stays so until a program listens there, also a second time: nobody else is given it
+ * meanwhile, neither a connection that goes out nor another test.
+ */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = FIRST_PORT + (ports++ % 100);
+    if (await isFree(port)) return port;
+    if (ports >= 1000) throw new Error(`no port from ${FIRST_PORT} on is free`);
+  }
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
     const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() =>
-        address !== null && typeof address === "object" ? resolve(address.port) : reject(address),
-      );
-    });
+    server.once("error", () => resolve(false));
+    server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
   });
 }

@@ -9,7 +9,10 @@ import { type Browser, chromium, type Page } from "playwright-core";
 export const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
 /** How long the browser may take to start, in milliseconds. */
-const START_MS = 20_000;
+const START_MS = 120_000;
+
+/** How long a page may take for what it is asked to do, in milliseconds. */
+const TIMEOUT_MS = 60_000;
 
 /** One browser on one profile directory. Whoever starts it disposes of it. */
 export class Chromium {
@@ -59,6 +62,7 @@ export class Chromium {
     const context = this.#browser?.contexts()[0];
     if (context === undefined) throw new Error("the browser is not running");
     const page = await context.newPage();
+    page.setDefaultTimeout(TIMEOUT_MS);
     await page.goto(url);
     return page;
   }
@@ -67,6 +71,7 @@ export class Chromium {
   async privatePage(url: string): Promise<Page> {
     if (this.#browser === undefined) throw new Error("the browser is not running");
     const page = await this.#browser.newPage();
+    page.setDefaultTimeout(TIMEOUT_MS);
     await page.goto(url);
     return page;
   }

@@ -32,6 +32,7 @@ afterAll(async () => {
 beforeEach(async () => {
   await page?.close();
   page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
+  page.setDefaultTimeout(60_000);
   await page.goto(new URL("test/page/index.html", server.resolvedUrls?.local[0]).href);
   await page.waitForFunction(() => window.fake !== undefined);
 });
@@ -182,6 +183,23 @@ describe("the grid", () => {
     expect(await page.getByTestId("cell-input").count()).toBe(0);
     expect(await page.getByTestId("add-row").count()).toBe(0);
     expect(await page.getByTestId("delete-row").count()).toBe(0);
+  });
+});
+
+describe("a room that does not open", () => {
+  it("says after 10 s that it takes unusually long, and offers to load the page again", async () => {
+    await page.clock.install({ time: 0 });
+    await page.clock.pauseAt(1_000);
+    await page.goto(`${page.url()}?opening`);
+    await page.getByText("Opening the database").waitFor();
+    const hint = page.getByTestId("opening-late");
+    await page.clock.runFor(9_999);
+    expect(await hint.count()).toBe(0);
+    await page.clock.runFor(1);
+    await hint.getByText("The connection or the server may be the cause").waitFor();
+    await page.evaluate(() => Object.assign(window, { before: true }));
+    await page.getByRole("button", { name: "Load the page again" }).click();
+    await page.waitForFunction(() => !("before" in window), undefined, { polling: 50 });
   });
 });
 
