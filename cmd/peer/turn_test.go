@@ -291,7 +291,8 @@ func TestDoctorTURN(t *testing.T) {
 		}
 	}
 	closed := fmt.Sprint("127.0.0.1:", freePort(t))
-	c.fault(c.examine("turn", at("turn:"+mute.LocalAddr().String())), "no answer within")
+	short := func(d *doctor) { d.stunTimeout = 300 * time.Millisecond }
+	c.fault(c.examine("turn", at("turn:"+mute.LocalAddr().String()), short), "no answer within")
 	c.fault(c.examine("turn", at("turn:"+closed+"?transport=tcp")), "refused")
 	c.fault(c.examine("turn", at("turns:"+strings.TrimPrefix(c.url, "http://"))), "tls:")
 	c.fault(c.examine("turn", func(d *doctor) { d.relayOnly = true }), "there is no TURN server")

@@ -14,7 +14,7 @@ import (
 )
 
 // soon is far longer than anything takes to end once its context has, and far shorter than what is cancelled here.
-const soon = 5 * time.Second
+const soon = 30 * time.Second
 
 // hours is a query that no test waits for: a hundred thousand million rows.
 const hours = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 100000000000) "

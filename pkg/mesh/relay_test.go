@@ -140,6 +140,7 @@ func TestRelayRestart(t *testing.T) {
 func TestRelayUnreachable(t *testing.T) {
 	r := newRoom(t)
 	r.timing.mourn = time.Hour
+	patient(&r.timing) // without its last link a member that has lost the server is gone
 	a, b, c := r.add("a", 1), r.add("b", 2), r.add("c", 3)
 	linked(t, a, b, c)
 	r.hub.cutOff(b.id)
