@@ -5,8 +5,8 @@ import { ioError, StorageError } from "./errors.ts";
 import type { Storage } from "./store.ts";
 import { SQLITE_FULL, SQLITE_IOERR, SQLITE_OK } from "./wasm.ts";
 
-/** How long to wait for a worker that still has the files open, which a dying one has for up to a second. */
-export const BUSY_DEADLINE_MS = 10_000;
+/** How long to wait for a worker that still has the files open, which a dying one has for up to a second, and on a busy machine for many. */
+const BUSY_DEADLINE_MS = 30_000;
 
 /** Pause between two attempts. */
 const RETRY_MS = 50;

@@ -36,7 +36,7 @@ export class ClientLab {
       root,
       cacheDir,
       logLevel: "error",
-      server: { port: 0, host: "127.0.0.1", hmr: false },
+      server: { port: 0, host: "127.0.0.1", hmr: false, watch: null },
     });
     await server.listen();
     const lab = new ClientLab(server, await launchChromium(), await freePort(), signalArgs);

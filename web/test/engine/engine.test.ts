@@ -22,7 +22,7 @@ beforeAll(async () => {
     root,
     cacheDir,
     logLevel: "error",
-    server: { port: 0, host: "127.0.0.1", hmr: false },
+    server: { port: 0, host: "127.0.0.1", hmr: false, watch: null },
   });
   await server.listen();
   url = `${server.resolvedUrls?.local[0]}test/engine/index.html`;

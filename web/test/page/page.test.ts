@@ -18,7 +18,7 @@ beforeAll(async () => {
     root: web,
     configFile: `${web}vite.config.ts`,
     logLevel: "error",
-    server: { port: 0 },
+    server: { port: 0, host: "127.0.0.1", hmr: false, watch: null }, // a page that loads itself again would be lost
   });
   await server.listen();
   browser = await launchChromium();
