@@ -6,11 +6,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/crmesh/crmesh/pkg/signaling"
+	"github.com/crmesh/crmesh/pkg/signaling/signalserver"
 )
 
 // rawWebSocket is a connection after the handshake, for frames that no library sends.
@@ -68,4 +71,34 @@ func TestBrokenFramesAreCounted(t *testing.T) {
 		end(h.rawWebSocket(t))
 	}
 	h.expectSamples(t, map[string]float64{"connections": 0, "refusals_total{bad-message}": float64(len(broken))})
+}
+
+// Those who are refused with much on its way hear why, and are read from in turn: not faster than a piece in each pause, however
+// many they are. That leaves the processors to others.
+func TestTheRefusedAreReadInTurn(t *testing.T) {
+	h := start(t, nil)
+	const refused, size = 8, 3 << 19
+	all := make([]*net.TCPConn, refused)
+	for i := range all {
+		all[i] = h.rawWebSocket(t)
+	}
+	flood := append([]byte("\x82\xff\x00\x00\x00\x00\x00\x18\x00\x00abcd"), make([]byte, size)...)
+	flood = append(flood, "\x88\x80abcd"...) // says goodbye, too
+	began := time.Now()
+	var wg sync.WaitGroup
+	for _, c := range all {
+		wg.Go(func() {
+			if _, err := c.Write(flood); err != nil {
+				t.Error(err)
+			}
+			if got, err := io.ReadAll(c); err != nil || !strings.Contains(string(got), `"code":"too-large"`) {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+	wg.Wait()
+	least := time.Duration(refused*(size-signaling.MaxClientFrame-4<<10)/signalserver.LingerTurn) * signalserver.LingerPause
+	if took := time.Since(began); took < least*9/10 {
+		t.Errorf("%d bytes of each of %d are read in %v, and not in %v", size, refused, took, least)
+	}
 }

@@ -61,7 +61,7 @@ func (s *Server) newConn(addr netip.Prefix, host string) *conn {
 		addr: addr, host: strings.Clone(host), // a part of the request would keep all of it
 		name: rand.Uint64(), server: s, queue: queue{total: &s.queued},
 	}
-	c.wire.guard.cfg = &s.cfg
+	c.wire.guard.server = s
 	return c
 }
 

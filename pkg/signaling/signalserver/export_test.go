@@ -40,3 +40,9 @@ func (s *Server) Sessions() (left func() int) {
 
 // Queued returns the bytes in the send queues of all connections.
 func (s *Server) Queued() int64 { return s.queued.Load() }
+
+// LingerTurn is the most that is read from a connection that has to end, in one turn, and LingerPause the time between two turns.
+const (
+	LingerTurn  = inSize + lingerPiece
+	LingerPause = lingerPause
+)

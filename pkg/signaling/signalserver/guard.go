@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -26,18 +27,26 @@ const (
 	// that has to end, so that what is on its way does not destroy the goodbye.
 	lingerBytes  = 2 << 20
 	lingerFrames = 128
+	// lingerPiece is how much of that is read at a time, and lingerPause the time
+	// between two pieces, of one connection or another: what they send on is
+	// nobody's, and must not take the processors from those who are served.
+	lingerPiece = 64 << 10
+	lingerPause = time.Millisecond
+	// lingerWaitMost bounds the time that a connection waits for its turn.
+	lingerWaitMost = time.Second
 )
 
 var (
 	errFlood  = errors.New("the connection sends too many frames")
 	errLinger = errors.New("the connection sends on after its end")
+	errEnded  = errors.New("the connection has ended")
 )
 
 // guard counts frames where the WebSocket library counts messages: pings, each
 // of which costs an answer, and the parts of a message that never ends are
 // none. It belongs to whoever reads from the wire.
 type guard struct {
-	cfg     *atomic.Pointer[Config] // the server's, which changes
+	server  *Server
 	scanner frameScanner
 	bucket  bucket
 	over    error       // why nothing is read any more
@@ -58,13 +67,81 @@ func (g *guard) look(p []byte) error {
 			g.over = errLinger
 		}
 	case frames > 0:
-		cfg := g.cfg.Load()
+		cfg := g.server.cfg.Load()
 		if _, ok := g.bucket.take(time.Now(), framesPerMessage*cfg.MessageRate, framesPerMessage*cfg.MessageBurst, frames); !ok {
 			g.over = errFlood
 		}
 	}
 	return g.over
 }
+
+// linger reads what still comes on a connection that has to end, until the
+// other side says goodbye, too, and returns why it stopped. Nobody looks at
+// that, so the library does not get it, which would read it byte by byte.
+// w.mu is held.
+func (w *wire) linger() error {
+	for !w.guard.scanner.closed {
+		w.giveBack()
+		if err := w.lingerOn(); err != nil {
+			return err
+		}
+		if w.guard.over != nil {
+			return w.guard.over
+		}
+	}
+	w.giveBack()
+	return errEnded
+}
+
+// lingerOn waits for more, and then for the connection's turn to read a piece.
+// Most have little to say any more, and take no turn.
+func (w *wire) lingerOn() error {
+	if err := w.lingerFirst(); err != nil || w.guard.scanner.closed || w.guard.lateBytes < inSize {
+		return err
+	}
+	time.Sleep(w.guard.server.lingerWait())
+	if w.low == nil {
+		return nil // to read more might be to wait
+	}
+	piece := lingerPool.Get().(*[lingerPiece]byte)
+	defer lingerPool.Put(piece)
+	for rest := piece[:]; len(rest) > 0 && w.guard.over == nil; {
+		n, err := w.now(rest)
+		_ = w.guard.look(rest[:n]) // over tells
+		if errors.Is(err, errRest) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+// lingerFirst waits for more, and reads the beginning of it.
+func (w *wire) lingerFirst() error {
+	if w.low != nil {
+		return w.fill(true, 0)
+	}
+	w.lent = inPool.Get().(*[inSize]byte)
+	n, err := w.other.Read(w.lent[:])
+	_ = w.guard.look(w.lent[:n]) // over tells
+	return err
+}
+
+// lingerWait gives out the next turn to read a piece, and returns the time until it comes.
+func (s *Server) lingerWait() time.Duration {
+	for {
+		now, next := sinceEpoch(), s.nextLinger.Load()
+		turn := max(now, time.Duration(next))
+		if s.nextLinger.CompareAndSwap(next, int64(turn+lingerPause)) {
+			return min(turn-now, lingerWaitMost)
+		}
+	}
+}
+
+var lingerPool = sync.Pool{New: func() any { return new([lingerPiece]byte) }}
 
 // unreadable ends c for an error of reading that is the client's fault, and returns it: too many frames, or none at all.
 func (s *Server) unreadable(c *conn, err error) error {
@@ -91,7 +168,7 @@ func isBroken(err error) bool {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded),
 		errors.As(err, &network), errors.As(err, &system), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return false
-	case errors.Is(err, errRest), errors.Is(err, errFlood), errors.Is(err, errLinger):
+	case errors.Is(err, errRest), errors.Is(err, errFlood), errors.Is(err, errLinger), errors.Is(err, errEnded):
 		return false
 	}
 	return websocket.CloseStatus(err) == -1
@@ -102,12 +179,13 @@ type frameScanner struct {
 	header [10]byte // without the mask
 	have   int
 	skip   uint64 // bytes of mask and payload that are left
+	closed bool   // a close frame has come, after which nothing does
 }
 
 // scan returns how many frames begin, or go on beginning, in p; a ping counts
 // as framesPerMessage, for it has to be answered.
 func (f *frameScanner) scan(p []byte) (frames int) {
-	const ping = 9
+	const closing, ping = 8, 9
 	for len(p) > 0 {
 		if f.skip > 0 {
 			n := min(f.skip, uint64(len(p)))
@@ -136,7 +214,10 @@ func (f *frameScanner) scan(p []byte) (frames int) {
 		if f.header[1]&0x80 != 0 {
 			length += 4 // the mask
 		}
-		if f.header[0]&0x0f == ping {
+		switch f.header[0] & 0x0f {
+		case closing:
+			f.closed = true
+		case ping:
 			frames += framesPerMessage - 1
 		}
 		frames++

@@ -13,10 +13,11 @@ func TestFrameScanner(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
 		var stream []byte
-		want := 0
+		want, closed := 0, false
 		for range 1 + random.IntN(20) {
 			length := []int{0, 1, 125, 126, 1000, 65535, 65536, 70000}[random.IntN(8)]
 			opcode := []byte{0, 1, 2, 8, 9, 10}[random.IntN(6)]
+			closed = closed || opcode == 8
 			mask := byte(0x80 * random.IntN(2))
 			stream = append(stream, 0x80|opcode)
 			switch {
@@ -44,6 +45,9 @@ func TestFrameScanner(t *testing.T) {
 			n := 1 + random.IntN(min(len(rest), 1+random.IntN(4096)))
 			got += f.scan(rest[:n])
 			rest = rest[n:]
+		}
+		if f.closed != closed {
+			t.Fatalf("a close frame: %v instead of %v", f.closed, closed)
 		}
 		if got != want || f.skip != 0 || f.have != 0 {
 			t.Fatalf("%d frames of %d, and %d bytes are missing", got, want, f.skip)

@@ -23,13 +23,14 @@ type Server struct {
 	closed chan struct{}  // closed by Shutdown
 	tasks  sync.WaitGroup // connections and the ticker
 
-	metrics *metrics
-	queued  atomic.Int64 // bytes in the send queues of all connections
-	parking *parking
-	alarms  alarms
-	cluster *cluster // nil: this server is alone
-	sockets sockets
-	large   chan struct{} // holds a place for each large message that may be parsed at a time
+	metrics    *metrics
+	queued     atomic.Int64 // bytes in the send queues of all connections
+	parking    *parking
+	alarms     alarms
+	cluster    *cluster // nil: this server is alone
+	sockets    sockets
+	nextLinger atomic.Int64  // since epoch: the next turn to read from a connection that has to end
+	large      chan struct{} // holds a place for each large message that may be parsed at a time
 
 	mu         sync.Mutex // guards the following
 	admission  admission

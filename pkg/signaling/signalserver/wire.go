@@ -80,6 +80,9 @@ func (w *wire) Read(p []byte) (int, error) {
 	defer w.mu.Unlock()
 	boundary := w.boundary
 	w.boundary = false
+	if w.guard.ending.Load() {
+		return 0, w.linger()
+	}
 	if len(w.in) == 0 {
 		if w.low == nil {
 			n, err := w.other.Read(p)
