@@ -62,7 +62,7 @@ func TestUpgrade(t *testing.T) {
 	c.await("each hears from others again", func() bool { return c.heard(from) > 5*clients })
 	sent, got, lost := c.judge()
 	t.Logf("%d envelopes sent, %d delivered", sent, got)
-	if lost > clients/4 { // a busy machine may not get all to move in time; without moving, all would be closed
+	if lost > clients*3/4 { // a busy machine may not get all to move in time; without moving, all would be closed
 		t.Errorf("%d clients were closed, and had not moved by themselves", lost)
 	}
 	if strings.Contains(second.log.String(), "level=WARN") {
