@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -27,13 +26,6 @@ const (
 	// that has to end, so that what is on its way does not destroy the goodbye.
 	lingerBytes  = 2 << 20
 	lingerFrames = 128
-	// lingerPiece is how much of that is read at a time, and lingerPause the time
-	// between two pieces, of one connection or another: what they send on is
-	// nobody's, and must not take the processors from those who are served.
-	lingerPiece = 64 << 10
-	lingerPause = time.Millisecond
-	// lingerWaitMost bounds the time that a connection waits for its turn.
-	lingerWaitMost = time.Second
 )
 
 var (
@@ -74,74 +66,6 @@ func (g *guard) look(p []byte) error {
 	}
 	return g.over
 }
-
-// linger reads what still comes on a connection that has to end, until the
-// other side says goodbye, too, and returns why it stopped. Nobody looks at
-// that, so the library does not get it, which would read it byte by byte.
-// w.mu is held.
-func (w *wire) linger() error {
-	for !w.guard.scanner.closed {
-		w.giveBack()
-		if err := w.lingerOn(); err != nil {
-			return err
-		}
-		if w.guard.over != nil {
-			return w.guard.over
-		}
-	}
-	w.giveBack()
-	return errEnded
-}
-
-// lingerOn waits for more, and then for the connection's turn to read a piece.
-// Most have little to say any more, and take no turn.
-func (w *wire) lingerOn() error {
-	if err := w.lingerFirst(); err != nil || w.guard.scanner.closed || w.guard.lateBytes < inSize {
-		return err
-	}
-	time.Sleep(w.guard.server.lingerWait())
-	if w.low == nil {
-		return nil // to read more might be to wait
-	}
-	piece := lingerPool.Get().(*[lingerPiece]byte)
-	defer lingerPool.Put(piece)
-	for rest := piece[:]; len(rest) > 0 && w.guard.over == nil; {
-		n, err := w.now(rest)
-		_ = w.guard.look(rest[:n]) // over tells
-		if errors.Is(err, errRest) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		rest = rest[n:]
-	}
-	return nil
-}
-
-// lingerFirst waits for more, and reads the beginning of it.
-func (w *wire) lingerFirst() error {
-	if w.low != nil {
-		return w.fill(true, 0)
-	}
-	w.lent = inPool.Get().(*[inSize]byte)
-	n, err := w.other.Read(w.lent[:])
-	_ = w.guard.look(w.lent[:n]) // over tells
-	return err
-}
-
-// lingerWait gives out the next turn to read a piece, and returns the time until it comes.
-func (s *Server) lingerWait() time.Duration {
-	for {
-		now, next := sinceEpoch(), s.nextLinger.Load()
-		turn := max(now, time.Duration(next))
-		if s.nextLinger.CompareAndSwap(next, int64(turn+lingerPause)) {
-			return min(turn-now, lingerWaitMost)
-		}
-	}
-}
-
-var lingerPool = sync.Pool{New: func() any { return new([lingerPiece]byte) }}
 
 // unreadable ends c for an error of reading that is the client's fault, and returns it: too many frames, or none at all.
 func (s *Server) unreadable(c *conn, err error) error {
@@ -231,7 +155,7 @@ func (f *frameScanner) scan(p []byte) (frames int) {
 const messageUnit = 4 << 10
 
 // largeMessage is the size above which few messages are parsed at a time. One
-// made for it takes milliseconds, during which a processor does nothing else.
+// takes a tenth of a millisecond or more, during which a processor does nothing else.
 const largeMessage = 8 << 10
 
 // maxMarks bounds what divides a large message, fields and elements known or not: thousands of them would fit into a frame, and

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Frames are counted wherever the stream is cut, and pings as several.
@@ -75,5 +76,19 @@ func TestMarks(t *testing.T) {
 		if errors.Is(err, errMarks) != c.bad || !c.bad && err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// However many wait to be read from, none waits longer than lingerWaitMost, also not who comes after them.
+func TestLingerWaitIsBounded(t *testing.T) {
+	var s Server
+	before := sinceEpoch()
+	for range 10 * lingerWaitMost / lingerPause {
+		if wait := s.lingerWait(); wait > lingerWaitMost {
+			t.Fatalf("a connection waits for %v", wait)
+		}
+	}
+	if next := time.Duration(s.nextLinger.Load()); next > sinceEpoch()+lingerWaitMost+lingerPause {
+		t.Errorf("the next turn is %v away", next-before)
 	}
 }
