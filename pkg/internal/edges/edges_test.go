@@ -36,7 +36,7 @@ var rules = []rule{
 	{path: "pkg/mesh", ours: []string{"pkg/crsql/changeset", "pkg/mesh/...", "pkg/signaling"},
 		modules: []string{"github.com/pion/", "golang.org/x/time/rate"}},
 	{path: "pkg/crsql", ours: []string{"pkg/crsql/..."}, modules: []string{"github.com/mattn/go-sqlite3"}},
-	{path: "pkg/signaling", modules: []string{"golang.org/x/crypto/"}, banned: []string{"net", "net/http/...", "os/..."}},
+	{path: "pkg/signaling", modules: []string{"golang.org/x/crypto/", "github.com/go-json-experiment/json/jsontext"}, banned: []string{"net", "net/http/...", "os/..."}},
 	{path: "pkg/signaling/signalcluster", ours: []string{"pkg/signaling"}, banned: []string{"net/...", "os/...", "sync/..."}},
 	{path: "pkg/signaling/signalcluster/natsbus", ours: []string{"pkg/signaling/signalcluster"},
 		modules: []string{"github.com/nats-io/nats.go", "github.com/nats-io/nkeys"}},
