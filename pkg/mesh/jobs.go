@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/crmesh/crmesh/pkg/mesh/syncproto"
@@ -17,7 +18,7 @@ type result struct {
 	read    *syncproto.ReadResult
 	apply   *syncproto.ApplyResult
 	resume  map[syncproto.SiteID]int64 // with apply
-	parked  *ParkedStatus              // with apply: changes were put aside
+	parked  *parkedRead                // with apply: changes were put aside
 	heads   *headsResult
 	schema  syncproto.LinkID // the schema of this link was looked at
 	renewed *renewed         // the store was asked for a new site id
@@ -29,7 +30,7 @@ type headsResult struct {
 	heads  Heads
 	schema bool // it changed, and the following are set
 	tables []syncproto.TableSchema
-	parked ParkedStatus
+	parked parkedRead
 }
 
 // job runs f on a goroutine of its own and posts what it returns. The core keeps their number small: one read and one
@@ -80,9 +81,9 @@ func (l *loop) apply(r syncproto.ApplyRequest) {
 		out.ID = r.ID
 		done := result{apply: &out, resume: r.Resume}
 		if slices.ContainsFunc(out.Parked, func(n int) bool { return n > 0 }) {
-			var parked ParkedStatus
+			var parked parkedRead
 			err := l.node.patiently(ctx, func() (err error) {
-				parked, err = l.store.Parked(ctx)
+				parked, err = l.parkedReads.read(ctx, l.store)
 				return err
 			})
 			if err != nil {
@@ -161,12 +162,39 @@ func (l *loop) readHeads(ctx context.Context, known Heads, untried bool) (headsR
 	if err != nil {
 		return headsResult{}, err
 	}
-	parked, err := l.store.Parked(ctx)
+	parked, err := l.parkedReads.read(ctx, l.store)
 	if err != nil {
 		return headsResult{}, err
 	}
 	heads, err = l.store.Heads(ctx)
 	return headsResult{heads, true, tables, parked}, err
+}
+
+// parkedRead is what was put aside at one moment.
+type parkedRead struct {
+	ParkedStatus
+	number uint64 // of two, the later one has the higher
+}
+
+// parkedReads numbers what jobs read beside each other: their results need not come in the order of what they saw.
+type parkedReads struct {
+	mu   sync.Mutex
+	last uint64
+}
+
+func (p *parkedReads) read(ctx context.Context, store Store) (parkedRead, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	status, err := store.Parked(ctx)
+	p.last++
+	return parkedRead{status, p.last}, err
+}
+
+// tookParked notes what is put aside, unless something later is known.
+func (l *loop) tookParked(p parkedRead) {
+	if p.number > l.parked.number {
+		l.parked = p
+	}
 }
 
 func (l *loop) takeSchema(r syncproto.SchemaRequest) {

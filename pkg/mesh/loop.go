@@ -36,7 +36,7 @@ type loop struct {
 	resume  map[syncproto.SiteID]int64
 	known   Heads // as the core knows the schema of
 	untried bool  // what is put aside is to be tried though the schema is known
-	parked  ParkedStatus
+	parked  parkedRead
 
 	answers map[syncproto.LinkID]chan<- *syncproto.DigestAnswer // who waits for one, see memberVerification.ask
 	via     map[signaling.PeerID]syncproto.LinkID               // over which link a member's last relayed envelope came
@@ -50,8 +50,9 @@ type loop struct {
 	waiting   []request
 	failed    error
 
-	jobs     int // whose results are to come
-	renewals renewals
+	parkedReads parkedReads // shared by the jobs
+	jobs        int         // whose results are to come
+	renewals    renewals
 }
 
 func newLoop(n *Node, core *syncproto.Core, s State) *loop {
@@ -70,7 +71,8 @@ func newLoop(n *Node, core *syncproto.Core, s State) *loop {
 
 // adopt makes core, which was made of s, the one of this loop.
 func (l *loop) adopt(core *syncproto.Core, s State) {
-	l.core, l.known, l.parked, l.resume = core, s.Heads, s.Parked, map[syncproto.SiteID]int64{}
+	l.core, l.known, l.resume = core, s.Heads, map[syncproto.SiteID]int64{}
+	l.parked.ParkedStatus = s.Parked // nothing else is under way
 	l.untried = s.Untried
 	for site, reached := range s.Resume {
 		l.resume[site] = reached
@@ -168,7 +170,7 @@ func (l *loop) result(r result) {
 			l.resume[site] = reached
 		}
 		if r.parked != nil {
-			l.parked = *r.parked
+			l.tookParked(*r.parked)
 		}
 		l.core.Applied(*r.apply)
 	case r.look != nil:
@@ -177,7 +179,8 @@ func (l *loop) result(r result) {
 		l.headsDone = l.headsBegun
 	case r.heads != nil:
 		if r.heads.schema {
-			l.known, l.parked = r.heads.heads, r.heads.parked
+			l.known = r.heads.heads
+			l.tookParked(r.heads.parked)
 			l.core.SchemaChanged(l.known.SchemaHash, l.known.Generation, r.heads.tables)
 		}
 		l.core.Committed(r.heads.heads.Own, r.heads.heads.Newest)

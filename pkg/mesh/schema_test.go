@@ -71,3 +71,28 @@ func statusOf(t *testing.T, n *testNode) Status {
 	}
 	return s
 }
+
+// TestParkedReadsCross: what was put aside is read by jobs beside each other, of which the one that read first may be the last to
+// bring its result. That changes nothing.
+func TestParkedReadsCross(t *testing.T) {
+	n := newRoom(t).add("a", 1)
+	n.inspect(t, func(l *loop) {
+		read := func(changes int64) parkedRead {
+			n.store.mu.Lock()
+			n.store.parked.Changes = changes
+			n.store.mu.Unlock()
+			p, err := l.parkedReads.read(t.Context(), l.store)
+			if err != nil {
+				t.Error(err)
+			}
+			return p
+		}
+		before, after := read(0), read(2)
+		l.jobs += 2
+		l.result(result{apply: &syncproto.ApplyResult{}, parked: &after})
+		l.result(result{heads: &headsResult{heads: l.known, schema: true, tables: n.store.tables, parked: before}})
+	})
+	if p := statusOf(t, n).Parked; p.Changes != 2 {
+		t.Errorf("%d changes are said to be put aside", p.Changes)
+	}
+}

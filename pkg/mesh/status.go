@@ -261,7 +261,7 @@ func (l *loop) status() Status {
 		Applied: AppliedStatus{
 			Changes: applied.Changes, Rows: applied.Changed, Redundant: applied.Redundant, Parked: applied.Parked,
 		},
-		Parked: l.parked,
+		Parked: l.parked.ParkedStatus,
 	}
 	if l.serverErr != nil {
 		s.Server.Error = l.serverErr.Error()
