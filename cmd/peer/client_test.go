@@ -9,6 +9,8 @@ import (
 	"net/http/httptrace"
 	"strings"
 	"testing"
+
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
 
 // TestClientErrors: what a command says where the API's address has another program behind it, or a peer that ends meanwhile. Only
@@ -82,21 +84,9 @@ func serveConns(t *testing.T, serve func(net.Conn)) (address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serve(c)
-			_ = c.Close()
-		}
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		<-done
+	signaltest.Accept(t, l, func(c net.Conn) {
+		serve(c)
+		_ = c.Close()
 	})
 	return l.Addr().String()
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/crmesh/crmesh/pkg/signaling"
 	"github.com/crmesh/crmesh/pkg/signaling/signalserver"
+	"github.com/crmesh/crmesh/pkg/signaling/signaltest"
 )
 
 // listen is a Listener of the server, and a way to connect to it and to know whether it lets one in.
@@ -22,21 +23,7 @@ func (h *harness) listen(t *testing.T) (dial func() (in bool, end func())) {
 	}
 	l := h.Listener(inner)
 	accepted := make(chan net.Conn)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			accepted <- c
-		}
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		<-done
-	})
+	signaltest.Accept(t, l, func(c net.Conn) { accepted <- c })
 	return func() (bool, func()) {
 		t.Helper()
 		c, err := net.Dial("tcp", inner.Addr().String())

@@ -4,6 +4,7 @@ package signaltest
 
 import (
 	"bytes"
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -48,4 +49,23 @@ func Until(t testing.TB, limit time.Duration, what string, ok func() bool) {
 			t.Fatalf("after %v still not so: %s", limit, what)
 		}
 	}
+}
+
+// Accept hands each connection that l accepts to take, one after the other, until the test ends; then it closes l.
+func Accept(t testing.TB, l net.Listener, take func(net.Conn)) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			take(c)
+		}
+	}()
+	t.Cleanup(func() {
+		_ = l.Close()
+		<-done
+	})
 }
