@@ -6,7 +6,7 @@
 // for an apply, the store applies it in one transaction, the core answers with have.
 //
 // Who does what, each in a file of its name: node.go is the public face; loop.go is the one goroutine that owns the
-// core; store.go and signaler.go are what a Node needs from outside; member.go is one goroutine for each member of the
+// core, and links.go what it does with links; store.go and signaler.go are what a Node needs from outside; member.go is one goroutine for each member of the
 // room, which owns the connection to it; negotiate.go is how it offers and answers; attempt.go is one PeerConnection;
 // ports.go, udpport.go and tcpport.go are sockets that all connections share;
 // conn.go, send.go and receive.go are an open channel; heartbeat.go tells whether it lives.

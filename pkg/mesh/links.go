@@ -21,6 +21,7 @@ type link struct {
 	lastLook   time.Time
 }
 
+// linkEvent takes what conns, members and the watch of the network post.
 func (l *loop) linkEvent(e linkEvent) {
 	switch {
 	case e.up:

@@ -155,7 +155,7 @@ func (f *frameScanner) scan(p []byte) (frames int) {
 const messageUnit = 4 << 10
 
 // largeMessage is the size above which few messages are parsed at a time. One
-// takes a tenth of a millisecond or more, during which a processor does nothing else.
+// takes many times what others do, and meanwhile a processor does nothing else.
 const largeMessage = 8 << 10
 
 // maxMarks bounds what divides a large message, fields and elements known or not: thousands of them would fit into a frame, and
